@@ -1,0 +1,120 @@
+// Package license says whether a caller may use a feature.
+package license
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+	"unique"
+)
+
+// Key is a license key: a secret. fmt, log/slog and encoding/json print
+// "[key]", also when it sits in another struct or is a map's key. Two keys of
+// the same text are equal. The zero value is no key.
+//
+// Concurrency: a plain value.
+type Key struct{ h unique.Handle[string] }
+
+// NewKey returns the key with this text; "" gives the zero Key.
+func NewKey(s string) (k Key) {
+	if s != "" {
+		k.h = unique.Make(s)
+	}
+	return k
+}
+
+// IsZero reports whether k is no key.
+func (k Key) IsZero() bool { return k == Key{} }
+
+// Reveal returns the text of the key, for the one call that needs it.
+func (k Key) Reveal() string {
+	if k.IsZero() {
+		return ""
+	}
+	return k.h.Value()
+}
+
+// Format prints "[key]" whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { fmt.Fprint(f, "[key]") }
+
+// LogValue returns "[key]".
+func (Key) LogValue() slog.Value { return slog.StringValue("[key]") }
+
+// MarshalText returns "[key]". Its error is always nil.
+func (Key) MarshalText() ([]byte, error) { return []byte("[key]"), nil }
+
+// Checker says what a caller may do. An error means unknown, never denied.
+//
+// Blocking: Check may use the network, within ctx.
+// Concurrency: must be safe.
+type Checker interface {
+	Check(ctx context.Context, q Query) (Verdict, error)
+}
+
+// CheckerFunc is a function that is a [Checker].
+type CheckerFunc func(context.Context, Query) (Verdict, error)
+
+// Check calls f.
+//
+// Errors: those of f.
+func (f CheckerFunc) Check(ctx context.Context, q Query) (Verdict, error) { return f(ctx, q) }
+
+// Query asks for one caller and feature. It holds a Key, or a Subject that the
+// host has already authenticated, or both.
+//
+// Concurrency: a plain value.
+type Query struct {
+	Key     Key
+	Subject string
+	Feature string
+	Machine string
+}
+
+// Status is the heart of a verdict.
+//
+// Concurrency: a plain value.
+type Status uint8
+
+const (
+	Unknown Status = iota // nobody could tell; never stored as a denial; the zero value
+	Allowed
+	Denied
+)
+
+// Reason says why a caller was refused, in words that are safe to show.
+//
+// Concurrency: a plain value.
+type Reason string
+
+const (
+	NoKey       Reason = "no-key"       // 401
+	NotFound    Reason = "not-found"    // 403
+	Expired     Reason = "expired"      // 403
+	Blocked     Reason = "blocked"      // 403
+	NotEntitled Reason = "not-entitled" // 403
+	Unpaid      Reason = "unpaid"       // 402
+	OverQuota   Reason = "over-quota"   // 402
+	TooFast     Reason = "too-fast"     // 429
+	Unavailable Reason = "unavailable"  // 503
+)
+
+// Verdict is what a check answers.
+//
+// Concurrency: read-only, Quota included.
+type Verdict struct {
+	Status  Status
+	Reason  Reason    // why not Allowed
+	Subject string    // who is billed; required when Allowed
+	Until   time.Time // valid until; zero: no end
+	Quota   *Quota    // nil: no limit
+}
+
+// Quota bounds one feature of one subject in [Start, End). Used is what others
+// are known to have used of it.
+//
+// Concurrency: a plain value.
+type Quota struct {
+	Limit, Used int64
+	Start, End  time.Time
+}
