@@ -1,55 +1,70 @@
-// Package ledger counts, and remembers what became of what it counted. It knows
-// routes by name and never sees a sink.
+// Package ledger counts, and remembers what became of what it counted, so that
+// every accepted unit is at every moment pending, delivered, in doubt, rejected,
+// voided, superseded or damaged, and never two of these.
+//
+// Counting happens in the active [segment], one compare-and-swap a count in a
+// slot that outlives the process. At the window's end the segment is sealed: its
+// slots never change again and each becomes a record for every route that
+// matches. Delivery takes records, which marks them as attempted on disk before
+// the first byte leaves, and resolves them. When nothing is left to do for a
+// segment it is folded into [totals].
+//
+// The ledger knows routes by name and never sees a sink.
 package ledger
 
 import (
 	"context"
 	"errors"
-	"iter"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/sink"
 )
 
 const (
-	SyncAlways time.Duration = -1
-	SyncNever  time.Duration = -2
+	SyncAlways time.Duration = -1 // as Sync: before a count is acknowledged
+	SyncNever  time.Duration = -2 // as Sync: leave it to the system
 	OnFlush    time.Duration = -1 // as Window: rotate only when told
 
 	MaxRoutes   = 8
-	MaxQuantity = 1<<53 - 1 // per series and window
+	MaxQuantity = 1<<53 - 1 // units per record: what JSON carries exactly
 )
 
-// Config of a ledger. Validated by the caller (package meter).
+// Config of a ledger. The caller has checked it.
 type Config struct {
 	Dir            string // "": in memory only
-	Adopt          string // glob; "": none
+	Adopt          string // glob of directories to take over from dead processes; "": none
 	Routes         []Route
-	Window         time.Duration // > 0 or OnFlush
-	Sync           time.Duration // > 0, SyncAlways or SyncNever
-	Retain         time.Duration
-	LockWait       time.Duration // how long Open waits for the directory's lock
-	MaxDisk        int64         // > 0
-	RefuseWhenFull bool
-	Logger         *slog.Logger // required
+	Window         time.Duration // above 0, or OnFlush
+	Sync           time.Duration // above 0, SyncAlways or SyncNever
+	Retain         time.Duration // how long settled segments are kept for disputes
+	LockWait       time.Duration // how long Open waits for the directory's owner
+	MaxDisk        int64         // bytes of segment files
+	RefuseWhenFull bool          // without room: ErrFull instead of counting in memory
+	Logger         *slog.Logger
+
+	neverMap bool // in tests: behave as where mapping files is not safe
 }
 
 // Route is a named way out, with what the ledger must know of the sink behind it.
 type Route struct {
 	Name         string
 	Address      string
-	Match        func(sink.Record) bool // nil: all
+	Match        func(sink.Record) bool // nil: all. Asked once, at sealing
 	DedupeWindow time.Duration
-	MaxAge       time.Duration
-	MaxQuantity  int64
-	Timeout      time.Duration // > 0: of one attempt
+	MaxAge       time.Duration // 0: any
+	MaxQuantity  int64         // 0: MaxQuantity
+	Timeout      time.Duration // of one attempt
 }
 
 var (
 	ErrClosed   = errors.New("meter: closed")
 	ErrLocked   = errors.New("meter: directory in use")
-	ErrFormat   = errors.New("meter: directory from another version")
+	ErrFormat   = errors.New("meter: not a directory of this version")
 	ErrFull     = errors.New("meter: no room")
 	ErrUnsynced = errors.New("meter: counted, but not yet safe from power loss")
 	ErrName     = errors.New("meter: bad feature, subject or dimension")
@@ -57,91 +72,273 @@ var (
 	ErrKind     = errors.New("meter: wrong method for the feature's kind")
 )
 
-type Ledger struct{}
+// Ledger counts in one directory, which it owns while it is open, or in memory.
+type Ledger struct {
+	routes         []Route
+	lanes          []lane
+	window         time.Duration
+	syncPolicy     time.Duration
+	syncAlways     bool
+	retain         time.Duration
+	adopt          string
+	refuseWhenFull bool
+	maxQuantity    int64
+	log            *slog.Logger
 
-// Open locks and recovers cfg.Dir.
-func Open(cfg Config) (*Ledger, error) { panic("not yet") }
+	store      *store // nil: in memory
+	totals     *totals
+	quarantine *quarantine
+	health     health
 
-// Feature declares a feature; ErrKind if it is known with another kind, ErrName for a bad name.
-func (l *Ledger) Feature(name string, kind sink.Kind) (*Feature, error) { panic("not yet") }
+	features    map[string]*Feature // guarded by featuresMu
+	featuresMu  sync.Mutex
+	featureList atomic.Pointer[[]*Feature]
 
-type Feature struct{}
+	active    atomic.Pointer[segment]
+	closed    atomic.Bool
+	highWater atomic.Int64 // highest second ever seen
+	jumped    atomic.Bool  // the clock fell back in the running window
 
-// Add counts n of the feature (a Sum) for subject: the hot path, no allocation for a known series.
-func (f *Feature) Add(subject string, n int64) error { panic("not yet") }
+	mu      sync.Mutex // guards what follows; its holder may take a sealed's mu, never the reverse
+	retired []*segment // out of use, being sealed
+	sealed  []*sealed  // by start
+	unsaved []unsaved
 
-// Series resolves (or creates) the series of subject and dimensions once; its methods are the fastest way to count.
-func (f *Feature) Series(subject string, dimensions map[string]string) (*Series, error) {
-	panic("not yet")
+	totalsMu sync.Mutex // guards every series' total
+
+	rotating   semaphore // held while segments change roles
+	spare      *segment  // the next active one, prepared; guarded by rotating
+	lastMonth  int32     // guarded by rotating
+	kick       chan struct{}
+	stop       chan struct{}
+	maintained chan struct{} // closed when maintain has ended
+	closing    sync.Once
+	closeErr   error
 }
 
-// Total is what was accepted for subject in the running period: the calendar month in UTC.
-func (f *Feature) Total(subject string) (quantity int64, start, end time.Time) { panic("not yet") }
+// semaphore is a mutex whose waiters can give up.
+type semaphore chan struct{}
 
-type Series struct{}
-
-func (s *Series) Add(n int64) error     { panic("not yet") } // Sum; 0 does nothing
-func (s *Series) Set(level int64) error { panic("not yet") } // Max, Last
-
-// Rotate seals what was counted up to now, so that Take finds it. It returns once that is durable.
-func (l *Ledger) Rotate(ctx context.Context) error { panic("not yet") }
-
-// ---- for delivery ----
-
-// Take marks up to max open records of a route as attempted, durably, and
-// returns them oldest first; nil when none can be sent now. Records whose
-// feature hold reports true stay pending. Records of a (subject, feature) that
-// is part of an unresolved batch of this route are left out, so that two
-// deliveries never overlap for it.
-func (l *Ledger) Take(route, max int, hold func(feature string) bool) (*Batch, error) {
-	panic("not yet")
+func (s semaphore) lock(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-type Batch struct {
-	Records []sink.Record
+func (s semaphore) unlock() { <-s }
+
+// Open locks and recovers cfg.Dir, and begins a window.
+func Open(cfg Config) (*Ledger, error) {
+	l := &Ledger{
+		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
+		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
+		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
+		features: make(map[string]*Feature),
+		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), maintained: make(chan struct{}),
+	}
+	l.featureList.Store(new([]*Feature))
+	for i := range l.lanes {
+		l.lanes[i].busy, l.lanes[i].ready = make(map[pair]bool), make(chan struct{}, 1)
+		if most := l.routes[i].MaxQuantity; most > 0 {
+			l.maxQuantity = min(l.maxQuantity, most)
+		}
+	}
+	if cfg.Dir == "" {
+		l.syncPolicy = SyncNever
+	} else if err := l.openDir(cfg); err != nil {
+		return nil, err
+	}
+	l.syncAlways = l.syncPolicy == SyncAlways
+	if l.store == nil {
+		l.totals, _ = openTotals(l, nil)
+		l.quarantine, _, _ = openQuarantine(l)
+	}
+	if err := l.begin(); err != nil {
+		return nil, errors.Join(err, l.release())
+	}
+	go l.maintain()
+	return l, nil
 }
 
-// Result answers for one record of a batch.
-type Result struct {
-	Outcome   sink.Outcome // Delivered, Rejected, Pending (surely not applied) or InDoubt, of this attempt alone
-	NotBefore time.Time    // earliest next try; zero: any time
-	Reason    string       // for the quarantine, without secrets
+// openDir recovers what is in the directory.
+func (l *Ledger) openDir(cfg Config) (err error) {
+	if l.store, err = openStore(cfg); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.release())
+		}
+	}()
+	if l.store.weak != "" {
+		l.log.Info("meter: the directory's filesystem protects less", "dir", cfg.Dir, "because", l.store.weak)
+	}
+	now := monthOf(time.Now().Unix())
+	l.totals, err = openTotals(l, func(k usageKey, u usage) {
+		if k.month >= now {
+			l.noteUsage([]byte(k.key), k.kind, k.month, u.quantity)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	l.highWater.Store(l.totals.highWater)
+	var decisions map[decisionKey]quarantineLine
+	if l.quarantine, decisions, err = openQuarantine(l); err != nil {
+		return err
+	}
+	if err := l.recover(cfg.Dir); err != nil {
+		return err
+	}
+	if err := l.checkAddresses(); err != nil {
+		return err
+	}
+	return l.applyDecisions(decisions)
 }
 
-// Resolve records the outcome of an attempt; one result per record. Exactly once.
-func (b *Batch) Resolve(results []Result) error { panic("not yet") }
-
-// Ready is signalled (capacity 1) when new records of a route may be open.
-func (l *Ledger) Ready(route int) <-chan struct{} { panic("not yet") }
-
-// NextTry is the earliest NotBefore among the route's open records; zero when none waits for a time.
-func (l *Ledger) NextTry(route int) time.Time { panic("not yet") }
-
-// Open counts the records a route could still send (pending, or in doubt within the window), and their quantity.
-func (l *Ledger) OpenRecords(route int) (records int, quantity int64) { panic("not yet") }
-
-// ---- for the books ----
-
-// Line is one feature on one route.
-type Line struct {
-	Feature, Route                                                               string
-	Accepted, Pending, Delivered, InDoubt, Rejected, Voided, Superseded, Damaged int64
+// checkAddresses refuses a route whose name led elsewhere when usage was counted
+// that is still owed: it would be billed to the wrong account.
+func (l *Ledger) checkAddresses() error {
+	for _, sd := range l.sealedNow() {
+		if sd.settled() {
+			continue
+		}
+		for i, o := range sd.head.routes {
+			for _, r := range l.routes {
+				if r.Name == o.name && sd.table[i] < 0 {
+					return fmt.Errorf("meter: route %q delivers to %q now, and usage is still owed to another address under that name: give the new destination a name of its own, and keep the old one until Books shows nothing pending for it", r.Name, r.Address)
+				}
+			}
+		}
+	}
+	return nil
 }
 
-func (l *Ledger) Books() []Line                                          { panic("not yet") }
-func (l *Ledger) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] { panic("not yet") }
-func (l *Ledger) Health() error                                          { panic("not yet") }
-
-// QuarantinedRecord is a record with the route it is quarantined on.
-type QuarantinedRecord struct {
-	sink.Record
-	Route string
+// applyDecisions finishes decisions whose process died before the slot changed.
+func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error {
+	words := map[string]state{"voided": voided, "delivered": delivered, "rejected": rejected, "pending": pending}
+	for k, line := range decisions {
+		sd, block, entry, err := l.locate(k.route, k.id)
+		to, ok := words[line.Settled]
+		if err != nil || !ok {
+			continue // long settled
+		}
+		sd.mu.Lock()
+		_, err = sd.load()
+		if err == nil && sd.outcomes(block).states[entry].held() {
+			err = sd.decide(block, entry, to)
+		}
+		sd.unload()
+		sd.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("meter: can't apply the decision on record %s: %w", k.id, err)
+		}
+	}
+	return nil
 }
 
-// Settle is an operator's decision on a quarantined record: Voided, Delivered, Rejected, or Pending to queue it again.
-func (l *Ledger) Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error {
-	panic("not yet")
+// begin makes the first segment and wakes every route.
+func (l *Ledger) begin() error {
+	now := l.tick()
+	l.lastMonth = monthOf(now)
+	start := now
+	for _, sd := range l.sealedNow() {
+		if l.store != nil {
+			start = max(start, sd.head.start+1)
+		}
+	}
+	seg := l.prepare(0)
+	if err := l.activate(seg, start); err != nil {
+		return fmt.Errorf("meter: Dir: %w", err)
+	}
+	l.active.Store(seg)
+	for i := range l.lanes {
+		l.lanes[i].wake()
+	}
+	l.wakeMaintenance()
+	return nil
 }
 
-// Close seals, syncs and unlocks, even when ctx has ended. Later counts are ErrClosed.
-func (l *Ledger) Close(ctx context.Context) error { panic("not yet") }
+// insert keeps the sealed list in order of time. The caller holds mu.
+func (l *Ledger) insert(sd *sealed) {
+	at, _ := slices.BinarySearchFunc(l.sealed, sd, func(a, b *sealed) int {
+		if a.head.start <= b.head.start {
+			return -1
+		}
+		return 1
+	})
+	// A new list each time: readers keep the one they have.
+	l.sealed = slices.Insert(slices.Clip(slices.Clone(l.sealed)), at, sd)
+}
+
+// sealedNow is the sealed list as it is now, oldest first.
+func (l *Ledger) sealedNow() []*sealed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sealed
+}
+
+// wake tells every route that sd may have something for it.
+func (l *Ledger) wake(sd *sealed) {
+	for r := range l.lanes {
+		if sd.entry[r] >= 0 {
+			l.lanes[r].wake()
+		}
+	}
+}
+
+// Close seals what was counted, syncs and unlocks, even when ctx has ended:
+// nothing in it waits for a sink. Later counts are ErrClosed. Batches that are
+// still being delivered resolve into nothing; they are in doubt at the next Open.
+func (l *Ledger) Close(context.Context) error {
+	l.closing.Do(func() {
+		l.rotating <- struct{}{}
+		l.exclusively(func() { l.closed.Store(true) })
+		close(l.stop)
+		<-l.maintained
+		err := l.rotate(context.Background(), true)
+		if l.spare != nil {
+			l.discard(l.spare)
+		}
+		for _, sd := range l.sealedNow() {
+			sd.mu.Lock()
+			err = errors.Join(err, sd.flush())
+			sd.mu.Unlock()
+		}
+		l.closeErr = errors.Join(err, l.release())
+		l.rotating.unlock()
+	})
+	return l.closeErr
+}
+
+// release closes files and gives the directory up.
+func (l *Ledger) release() error {
+	var errs []error
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock()
+		if sd.file != nil {
+			errs = append(errs, sd.file.Close())
+			sd.file = nil
+		}
+		sd.released = true
+		sd.mu.Unlock()
+	}
+	if l.quarantine != nil {
+		errs = append(errs, l.quarantine.close())
+	}
+	if l.totals != nil && l.totals.file != nil {
+		errs = append(errs, l.totals.file.Close())
+	}
+	if l.store != nil && l.store.lock != nil {
+		errs = append(errs, l.store.lock.Close())
+	}
+	return errors.Join(errs...)
+}

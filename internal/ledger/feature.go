@@ -1,0 +1,192 @@
+package ledger
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// Feature is what is counted, with all its series.
+type Feature struct {
+	ledger      *Ledger
+	name        string
+	kind        sink.Kind
+	plain       *index // series without dimensions, by subject
+	dimensioned *index // the others, by encoded key
+	declared    bool   // by this process; guarded by Ledger.featuresMu
+}
+
+// Feature declares a feature: ErrName for a bad name, ErrKind if this process
+// declared it with another kind.
+func (l *Ledger) Feature(name string, kind sink.Kind) (*Feature, error) {
+	if err := checkName("feature", name, MaxFeatureName); err != nil {
+		return nil, err
+	}
+	if kind > sink.Last {
+		return nil, fmt.Errorf("%w: feature %q: unknown kind %d", ErrKind, name, kind)
+	}
+	l.featuresMu.Lock()
+	defer l.featuresMu.Unlock()
+	f := l.features[name]
+	if f != nil && f.kind != kind {
+		if f.declared {
+			return nil, fmt.Errorf("%w: feature %q is declared as %v and as %v: give one of them another name", ErrKind, name, f.kind, kind)
+		}
+		f = nil // an earlier version of the program counted it otherwise
+	}
+	if f == nil {
+		f = l.newFeature(name, kind)
+	}
+	f.declared = true
+	return f, nil
+}
+
+// featureFromDisk is Feature for what recovery finds; nil if the program has
+// declared another kind.
+func (l *Ledger) featureFromDisk(name string, kind sink.Kind) *Feature {
+	l.featuresMu.Lock()
+	defer l.featuresMu.Unlock()
+	f := l.features[name]
+	if f == nil {
+		f = l.newFeature(name, kind)
+	}
+	if f.kind != kind {
+		return nil
+	}
+	return f
+}
+
+func (l *Ledger) newFeature(name string, kind sink.Kind) *Feature {
+	f := &Feature{ledger: l, name: name, kind: kind, plain: newIndex(), dimensioned: newIndex()}
+	// A replaced feature's series may still be counted in: it stays listed.
+	list := append(l.featuresNow(), f)
+	l.featureList.Store(&list)
+	l.features[name] = f
+	return f
+}
+
+func (l *Ledger) featuresNow() []*Feature {
+	list := *l.featureList.Load()
+	return list[:len(list):len(list)]
+}
+
+// Add counts n of the feature (a Sum) for subject.
+func (f *Feature) Add(subject string, n int64) error {
+	if s := f.plain.find(subject); s != nil {
+		return s.Add(n)
+	}
+	s, err := f.Series(subject, nil)
+	if err != nil {
+		return err
+	}
+	return s.Add(n)
+}
+
+// Set notes subject's level (of a Max or Last).
+func (f *Feature) Set(subject string, level int64) error {
+	s, err := f.Series(subject, nil)
+	if err != nil {
+		return err
+	}
+	return s.Set(level)
+}
+
+// Series resolves the series of a subject and dimensions; its methods are the
+// fastest way to count.
+func (f *Feature) Series(subject string, dimensions map[string]string) (*Series, error) {
+	if s := f.plain.find(subject); s != nil && len(dimensions) == 0 {
+		return s, nil
+	}
+	if err := checkSeries(subject, dimensions); err != nil {
+		return nil, err
+	}
+	plain := f.plain.findOrAdd(subject, func() *Series { return &Series{feature: f, name: subject} })
+	if len(dimensions) == 0 {
+		return plain, nil
+	}
+	key := string(appendKey(nil, f.name, subject, dimensions))
+	if len(key) > maxKey {
+		return nil, fmt.Errorf("%w: subject and dimensions have %d bytes together, at most %d are allowed", ErrName, len(key), maxKey)
+	}
+	return f.dimensioned.findOrAdd(key, func() *Series {
+		s := &Series{feature: f, name: key, dims: &dimensioned{subject: subject, values: maps.Clone(dimensions)}}
+		for {
+			first := plain.next.Load()
+			s.next.Store(first)
+			if plain.next.CompareAndSwap(first, s) {
+				return s
+			}
+		}
+	}), nil
+}
+
+// Total is what was counted for subject in the running calendar month, UTC, with
+// all dimensions together: the sum of a Sum, the highest of a Max. The level of
+// a Last is the sum over its dimensions' latest ones.
+func (f *Feature) Total(subject string) (quantity int64, start, end time.Time) {
+	l := f.ledger
+	month := monthOf(l.tick())
+	start, end = monthBounds(month)
+	l.totalsMu.Lock()
+	defer l.totalsMu.Unlock()
+	across := f.kind
+	if across == sink.Last {
+		across = sink.Sum
+	}
+	for s := f.plain.find(subject); s != nil; s = s.next.Load() {
+		quantity = combine(across, quantity, s.inMonth(month))
+	}
+	return quantity, start, end
+}
+
+// inMonth is the series' total in a month. The caller holds totalsMu.
+func (s *Series) inMonth(month int32) int64 {
+	total := int64(0)
+	if s.month == month {
+		total = s.total
+	}
+	c := s.cell.Load()
+	if c == nil || monthOf(c.seg.head.start) != month {
+		return total
+	}
+	// A sealed word is part of the total already.
+	cells := []*cell{c}
+	if sp := c.spread.Load(); sp != nil {
+		cells = append(cells, sp.stripes...)
+	}
+	for _, c := range cells {
+		if word, ok := c.load(); ok && word&wordSet != 0 && word&wordSealed == 0 {
+			total = combine(s.feature.kind, total, int64(word&wordCount))
+		}
+	}
+	return total
+}
+
+// evictIdle forgets series that were not used this month, so that memory follows
+// the customers of a month and not all there ever were.
+func (l *Ledger) evictIdle(month int32) {
+	for _, f := range l.featuresNow() {
+		for _, x := range [...]*index{f.plain, f.dimensioned} {
+			for i := range x.shards {
+				sh := &x.shards[i]
+				sh.mu.Lock()
+				l.totalsMu.Lock()
+				stale := func(s *Series) bool {
+					return s.month < month && s.cell.Load() == nil && s.next.Load() == nil
+				}
+				if t := sh.table.Load(); t != nil {
+					for j := range t.entries {
+						if s := t.entries[j].series.Load(); s != nil && stale(s) {
+							s.evicted = true
+						}
+					}
+					sh.rebuild(func(s *Series) bool { return !s.evicted })
+				}
+				l.totalsMu.Unlock()
+				sh.mu.Unlock()
+			}
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+)
+
+// tidy runs after each window: settled segments are folded away, a long outage's
+// are merged, and last month's customers forgotten.
+func (l *Ledger) tidy() {
+	if err := l.foldSettled(); err != nil {
+		l.health.set("totals", fmt.Errorf("meter: settled segments can't be folded: %w", err))
+	} else {
+		l.health.clear("totals")
+	}
+	l.merge()
+	l.adoptOrphans()
+	if month := monthOf(l.tick()); month != l.lastMonth {
+		l.lastMonth = month
+		l.evictIdle(month)
+	}
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock()
+		if sd.flush() == nil && sd.cold() {
+			sd.unload()
+		}
+		sd.mu.Unlock()
+	}
+	if l.store != nil {
+		l.store.dropRetained(l.retain, 0)
+	}
+}
+
+// cold reports whether no delivery works on the segment. The caller holds mu.
+func (sd *sealed) cold() bool {
+	for _, at := range sd.cursor {
+		if at > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// foldSettled replaces segments that nothing will ever happen to any more by
+// their totals.
+func (l *Ledger) foldSettled() error {
+	for {
+		var settled []*sealed
+		var folds []*fold
+		for _, sd := range l.sealedNow() {
+			if len(settled) == 64 {
+				break
+			}
+			sd.mu.Lock()
+			if sd.unsettled == 0 && !sd.paused && (sd.path != "" || l.store == nil) {
+				f, err := sd.foldOf()
+				if err != nil {
+					sd.mu.Unlock()
+					return err
+				}
+				settled, folds = append(settled, sd), append(folds, f)
+			}
+			sd.mu.Unlock()
+		}
+		if len(settled) == 0 {
+			return nil
+		}
+		if err := l.totals.write(folds); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.totals.apply(folds)
+		l.sealed = slices.DeleteFunc(slices.Clone(l.sealed), func(sd *sealed) bool { return slices.Contains(settled, sd) })
+		l.mu.Unlock()
+		if err := l.retireFiles(settled); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *Ledger) retireFiles(settled []*sealed) error {
+	if l.store == nil {
+		return nil
+	}
+	for _, sd := range settled {
+		sd.mu.Lock()
+		path := sd.path
+		sd.pins, sd.dirty = 0, false
+		sd.unload()
+		sd.mu.Unlock()
+		l.store.retire(path, l.retain)
+	}
+	if err := syncDir(l.store.dir); err != nil {
+		return err
+	}
+	still := make(map[uuid]bool)
+	for _, sd := range settled {
+		still[sd.head.uuid] = true
+	}
+	return l.totals.compact(func(u uuid) bool { return still[u] }, l.lastMonth)
+}

@@ -1,0 +1,362 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+// journal makes the counts of one active segment safe from power loss. Mapped
+// pages are never synced while they are counted in, for that stalls the writers;
+// what changed is appended here as absolute values and synced instead. For heap
+// segments the journal is also all that outlives the process. It goes when its
+// segment is sealed and safe itself.
+type journal struct {
+	ledger *Ledger
+	seg    *segment
+
+	mu      sync.Mutex // held while the file is written and synced
+	file    *os.File
+	end     int64
+	room    int64
+	opened  atomic.Bool // the head frame is written
+	broken  error       // the last file failed: the next sync starts another
+	closed  bool        // the segment is safe: nothing is left to do
+	buf     []byte
+	waiting rounds[*cell]
+}
+
+const (
+	journalPreamble = 64
+	journalChunk    = 1 << 20
+
+	frameHead    frameKind = 1 // a segment's head
+	frameEntries frameKind = 2
+)
+
+var journalMagic = [8]byte{'M', 'E', 'T', 'E', 'R', 'J', 'N', 'L'}
+
+// newJournal creates the file for a segment that is about to be used.
+func newJournal(l *Ledger, seg *segment) (*journal, error) {
+	j := &journal{ledger: l, seg: seg}
+	return j, j.create()
+}
+
+func (j *journal) create() error {
+	f, err := j.ledger.store.create(fmt.Sprintf("%v.%s%s", j.seg.head.uuid, newUUID().String()[:8], journalSuffix))
+	if err != nil {
+		return err
+	}
+	p := make([]byte, journalPreamble)
+	copy(p, journalMagic[:])
+	order.PutUint32(p[8:], formatVersion)
+	copy(p[16:], j.seg.head.uuid[:])
+	order.PutUint32(p[journalPreamble-4:], checksum(j.seg.head.uuid, p[:journalPreamble-4]))
+	j.file, j.end, j.room = f, 0, 0
+	j.opened.Store(false)
+	if j.seg.file == nil {
+		// No segment file yet: the journal's own identity tells it from a copy.
+		if j.seg.head.identity, err = disk.IdentityOf(f); err != nil {
+			return err
+		}
+	}
+	return j.append(p)
+}
+
+// append writes b behind what is there, without syncing.
+func (j *journal) append(b []byte) error {
+	if err := j.ledger.store.before("append journal"); err != nil {
+		return err
+	}
+	if need := j.end + int64(len(b)); need > j.room {
+		grow := (need - j.room + journalChunk - 1) / journalChunk * journalChunk
+		if err := disk.Reserve(j.file, j.room, grow); err != nil {
+			return err
+		}
+		j.room += grow
+	}
+	if _, err := j.file.WriteAt(b, j.end); err != nil {
+		return err
+	}
+	j.end += int64(len(b))
+	return nil
+}
+
+// begin notes the segment's window, durably.
+func (j *journal) begin() error {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.write(func(func(*cell)) {}, true)
+}
+
+// sync makes every count so far safe.
+func (j *journal) sync() error {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.write(func(visit func(*cell)) { j.seg.each(func(_ int, c *cell) { visit(c) }) }, false)
+}
+
+// commit makes what was counted in c safe, together with everybody who waits.
+func (j *journal) commit(c *cell) error {
+	if j == nil {
+		return nil
+	}
+	return j.waiting.join(c, func(cells []*cell) error {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return j.write(func(visit func(*cell)) {
+			for _, c := range cells {
+				visit(c)
+				if sp := c.spread.Load(); sp != nil {
+					for _, stripe := range sp.stripes {
+						visit(stripe)
+					}
+				}
+			}
+		}, false)
+	})
+}
+
+// write appends the cells that changed and syncs. The caller holds mu.
+func (j *journal) write(cells func(visit func(*cell)), head bool) error {
+	if j.closed {
+		return nil
+	}
+	if j.broken == nil {
+		if j.broken = j.tryWrite(cells, head); j.broken == nil {
+			return nil
+		}
+	}
+	// A file that failed a write or a sync is never trusted again.
+	if err := j.replace(); err != nil {
+		j.broken = err
+		err = fmt.Errorf("%w: journal: %w", ErrUnsynced, err)
+		j.ledger.health.set("journal", err)
+		return err
+	}
+	j.broken = nil
+	j.ledger.health.clear("journal")
+	return nil
+}
+
+func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
+	before := j.end
+	var failed error
+	open := func() {
+		// Only behind a count is the window certain not to move any more.
+		if failed == nil && !j.opened.Swap(true) {
+			failed = j.append(appendFrame(nil, j.seg.head.uuid, frameHead, j.seg.head.encode()))
+		}
+	}
+	if head {
+		j.opened.Store(false)
+		open()
+	}
+	j.buf = j.buf[:0]
+	flush := func() {
+		if len(j.buf) > 0 {
+			open()
+		}
+		if failed == nil && len(j.buf) > 0 {
+			failed = j.append(appendFrame(nil, j.seg.head.uuid, frameEntries, j.buf))
+		}
+		j.buf = j.buf[:0]
+	}
+	cells(func(c *cell) {
+		word, ok := c.load()
+		word &^= wordSealed
+		if !ok || word == c.journaled {
+			return
+		}
+		j.buf = appendEntry(j.buf, c, word)
+		c.journaled = word
+		if len(j.buf) > 64<<10 {
+			flush()
+		}
+	})
+	flush()
+	if failed != nil || j.end == before {
+		return failed
+	}
+	if err := j.ledger.store.before("sync journal"); err != nil {
+		return err
+	}
+	return disk.Sync(j.file)
+}
+
+// replace starts a new file with everything that the segment holds.
+func (j *journal) replace() error {
+	old := j.file
+	if err := j.create(); err != nil {
+		if j.file != old {
+			j.drop(j.file)
+			j.file = old
+		}
+		return err
+	}
+	j.seg.each(func(_ int, c *cell) { c.journaled = 0 })
+	err := j.tryWrite(func(visit func(*cell)) { j.seg.each(func(_ int, c *cell) { visit(c) }) }, true)
+	if err != nil {
+		j.drop(j.file)
+		j.file = old
+		return err
+	}
+	j.drop(old)
+	return nil
+}
+
+func (j *journal) drop(f *os.File) {
+	f.Close()
+	j.ledger.store.remove(f.Name())
+}
+
+// reopen has the head written again before the next entry.
+func (j *journal) reopen() { j.opened.Store(false) }
+
+// lastWord is what the journal holds of c.
+func (j *journal) lastWord(c *cell) uint64 {
+	if j == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return c.journaled
+}
+
+// close ends the journal of a segment that is safe without it.
+func (j *journal) close() {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.closed {
+		j.closed = true
+		j.drop(j.file)
+		j.ledger.health.clear("journal")
+	}
+}
+
+// appendEntry encodes one slot's absolute value; its key goes along the first time.
+func appendEntry(b []byte, c *cell, word uint64) []byte {
+	var keyBuf [256]byte
+	var key []byte
+	var sh shape
+	var primary uint32
+	if c.stripe {
+		sh, primary = newShape(0, 0, flagStripe), c.primary
+	} else {
+		key = c.series.appendKey(keyBuf[:0])
+		sh = newShape(len(key), c.series.feature.kind, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(c.block))
+	b = binary.AppendUvarint(b, uint64(sh))
+	b = binary.AppendUvarint(b, word)
+	if c.journaled != 0 {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	b = binary.AppendUvarint(b, uint64(primary))
+	return append(b, key...)
+}
+
+// journaled is what a journal says of one slot.
+type journaled struct {
+	shape   shape
+	primary uint32
+	key     []byte // nil without named
+	named   bool   // shape's key and primary were read, not only the count
+	word    uint64
+}
+
+// journalContent is what could be read of a journal.
+type journalContent struct {
+	uuid    uuid
+	head    *head
+	slots   map[uint32]journaled
+	damaged int // bytes
+}
+
+var errNotAJournal = errors.New("not a journal")
+
+// decodePreamble tells whose journal b is.
+func decodePreamble(b []byte) (u uuid, err error) {
+	if len(b) < journalPreamble || !bytes.HasPrefix(b, journalMagic[:]) {
+		return u, errNotAJournal
+	}
+	copy(u[:], b[16:])
+	if order.Uint32(b[journalPreamble-4:]) != checksum(u, b[:journalPreamble-4]) {
+		return u, errors.New("journal preamble damaged")
+	}
+	if v := order.Uint32(b[8:]); v != formatVersion {
+		return u, fmt.Errorf("%w: a journal has format %d, this program writes and reads %d", ErrFormat, v, formatVersion)
+	}
+	return u, nil
+}
+
+// decodeJournal reads whatever is intact of b.
+func decodeJournal(b []byte) (*journalContent, error) {
+	u, err := decodePreamble(b)
+	if err != nil {
+		return nil, err
+	}
+	jc := &journalContent{uuid: u, slots: make(map[uint32]journaled)}
+	jc.damaged = readFrames(b[journalPreamble:], jc.uuid, func(kind frameKind, payload []byte, _ int) {
+		switch kind {
+		case frameHead:
+			if h, _, err := decodeHead(payload); err == nil && h.uuid == jc.uuid {
+				jc.head = h
+			}
+		case frameEntries:
+			jc.readEntries(payload)
+		}
+	})
+	return jc, nil
+}
+
+func (jc *journalContent) readEntries(b []byte) {
+	next := func() uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			b = nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	for len(b) > 0 {
+		block, sh, word := uint32(next()), shape(next()), next()
+		if len(b) == 0 {
+			return
+		}
+		hasKey := b[0]
+		b = b[1:]
+		e := jc.slots[block]
+		if hasKey == 1 {
+			e.primary = uint32(next())
+			if sh.keyLen() > len(b) {
+				return
+			}
+			e.shape, e.key, e.named = sh, b[:sh.keyLen()], true
+			b = b[sh.keyLen():]
+		}
+		e.shape = sh
+		if sh.kind() == sink.Last || word&wordCount >= e.word&wordCount {
+			e.word = word
+		}
+		jc.slots[block] = e
+	}
+}

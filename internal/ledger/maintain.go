@@ -1,0 +1,86 @@
+package ledger
+
+import (
+	"context"
+	"time"
+)
+
+// maintain runs until the ledger closes: it syncs, rotates, retries and tidies.
+func (l *Ledger) maintain() {
+	defer close(l.maintained)
+	sync := l.syncPolicy
+	if sync <= 0 {
+		sync = time.Second // still looks at the wall clock, and retries
+	}
+	if l.store == nil && l.window <= 0 {
+		sync = 24 * time.Hour // nothing to do
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	due := l.windowEnd(time.Now())
+	for {
+		wait := sync
+		if l.window > 0 {
+			wait = min(wait, time.Until(due))
+		}
+		timer.Reset(max(wait, 0))
+		select {
+		case <-l.stop:
+			return
+		case <-l.kick:
+			l.background(func() {
+				l.sealRetired()
+				l.prepareSpare()
+			})
+			continue
+		case <-timer.C:
+		}
+		now := time.Now()
+		if l.syncPolicy > 0 {
+			_ = l.active.Load().journal.sync() // a failure shows in Health
+		}
+		// Wall time decides: after a suspended night the window is long over.
+		if l.window > 0 && !now.Before(due) {
+			due = l.windowEnd(now)
+			l.background(func() {
+				_ = l.rotate(context.Background(), false) // a failure shows in Health
+				l.tidy()
+			})
+		} else if len(l.unsavedNow()) > 0 || l.active.Load().fallback {
+			l.background(func() {
+				l.saveAgain()
+				l.prepareSpare()
+			})
+		}
+	}
+}
+
+// background runs fn with rotating held, unless the ledger closes first.
+func (l *Ledger) background(fn func()) {
+	select {
+	case l.rotating <- struct{}{}:
+		fn()
+		l.rotating.unlock()
+	case <-l.stop:
+	}
+}
+
+// windowEnd is the end of the window that now falls in. Windows end at whole
+// multiples of their length, and so with every hour, day and month in UTC.
+func (l *Ledger) windowEnd(now time.Time) time.Time {
+	if l.window <= 0 {
+		return time.Time{}
+	}
+	return now.Truncate(l.window).Add(l.window)
+}
+
+// windowEndSecond is the end of the window that a second falls in.
+func (l *Ledger) windowEndSecond(second int64) int64 {
+	return l.windowEnd(time.Unix(second, 0)).Unix()
+}
+
+func (l *Ledger) unsavedNow() []unsaved {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsaved
+}

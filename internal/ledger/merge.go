@@ -1,0 +1,221 @@
+package ledger
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// mergeAfter is how long after its end an hour is left alone, in seconds: a short
+// outage needs no merging.
+const mergeAfter = 300
+
+// merge joins what a long outage left unsent, per route, into one wider segment
+// an hour. Only Sums that were never attempted take part, and an hour of UTC is
+// never left. The new segment names its inputs; it is durable before they are
+// marked as moved, and they are marked durably before its first attempt.
+func (l *Ledger) merge() {
+	for route := range l.routes {
+		for _, inputs := range l.mergeable(route) {
+			if err := l.mergeHour(route, inputs); err != nil {
+				l.health.set("merge", fmt.Errorf("meter: can't merge unsent segments: %w", err))
+				return
+			}
+		}
+	}
+	l.health.clear("merge")
+}
+
+// mergeable groups a route's unsent segments by hour.
+func (l *Ledger) mergeable(route int) [][]*sealed {
+	hours := make(map[int64][]*sealed)
+	now := l.tick()
+	for _, sd := range l.sealedNow() {
+		hour := sd.head.start / 3600
+		if sd.head.merged || sd.head.end > (hour+1)*3600 || now < (hour+1)*3600+mergeAfter {
+			continue
+		}
+		sd.mu.Lock()
+		if sd.unsent[route] > 0 && !sd.paused && !sd.anyUndecided(route) {
+			hours[hour] = append(hours[hour], sd)
+		}
+		sd.mu.Unlock()
+	}
+	var groups [][]*sealed
+	for _, hour := range slices.Sorted(maps.Keys(hours)) {
+		if group := hours[hour]; len(group) > 1 && len(group) <= maxInputs {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}
+
+// mergeHour merges one group. No record of the route is taken meanwhile.
+func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
+	ln := &l.lanes[route]
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+
+	h := head{uuid: newUUID(), merged: true, start: inputs[0].head.start, routes: []owed{{l.routes[route].Name, destinationOf(l.routes[route].Address)}}}
+	limit := l.maxQuantity
+	for _, sd := range inputs {
+		sd.pin(1) // what is summed up now is what is marked below
+		defer sd.pin(-1)
+	}
+	sums := make(map[string]int64)
+	var keys []string
+	for _, sd := range inputs {
+		h.inputs = append(h.inputs, sd.head.uuid)
+		h.end = max(h.end, sd.head.end)
+		ok := true
+		err := sd.eachFresh(route, func(block uint32) {
+			key, q := string(sd.img.key(block)), sd.img.quantity(block)
+			if _, known := sums[key]; !known {
+				keys = append(keys, key)
+			}
+			if sums[key] > limit-q {
+				ok = false
+				return
+			}
+			sums[key] += q
+		})
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil // one record could not carry it: leave the hour as it is
+		}
+	}
+	var blocks []byte
+	for _, key := range keys {
+		at := len(blocks)
+		blocks = append(blocks, make([]byte, int(blocksFor(len(key)))*blockSize)...)
+		putSlot(blocks[at:], h.uuid, uint32(at/blockSize), newShape(len(key), 0, 0), 0, []byte(key))
+		sealSlot(blocks[at:], h.uuid, uint64(sums[key])|wordSet)
+		o := outcomes{states: [MaxRoutes]state{pending}}
+		o.put(blocks[at:], h.uuid)
+	}
+	h.blocks = uint32(len(blocks) / blockSize)
+	path := ""
+	if l.store != nil {
+		h.inputsSum = checksum(h.uuid, h.encodeInputs())
+		var err error
+		if path, err = l.store.writeSegment(&h, blocks); err != nil {
+			return err
+		}
+	}
+	merged := newSealed(l, h, path)
+	merged.paused = true // until the inputs are marked, durably
+	img, _ := newImage(blocks, h.uuid, true)
+	merged.setImage(img)
+
+	l.mu.Lock()
+	l.insert(merged)
+	marked := make(map[*sealed][]uint32)
+	for _, sd := range inputs {
+		sd.mu.Lock()
+		marked[sd] = sd.moveFresh(sd.entry[route])
+		sd.mu.Unlock()
+	}
+	l.mu.Unlock()
+	return l.settleMerge(merged, marked)
+}
+
+// settleMerge makes the marks of a merge durable and frees the merged segment.
+func (l *Ledger) settleMerge(merged *sealed, marked map[*sealed][]uint32) error {
+	for sd, blocks := range marked {
+		sd.mu.Lock()
+		err := sd.persist(blocks, true)
+		sd.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("meter: merged counts wait until the next Open: %w", err)
+		}
+	}
+	merged.mu.Lock()
+	merged.paused = false
+	merged.unload()
+	merged.mu.Unlock()
+	l.wake(merged)
+	return nil
+}
+
+// eachFresh calls visit, with mu held, for every record of route that was never
+// attempted.
+func (sd *sealed) eachFresh(route int, visit func(block uint32)) error {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return err
+	}
+	entry := sd.entry[route]
+	for _, block := range img.slots {
+		if sd.fresh(block, sd.outcomes(block), entry) {
+			visit(block)
+		}
+	}
+	return nil
+}
+
+// finishMerges marks the inputs of merged segments whose process died before it
+// could. Nothing of such a segment was ever attempted.
+func (l *Ledger) finishMerges() error {
+	byUUID := make(map[uuid]*sealed)
+	for _, sd := range l.sealedNow() {
+		byUUID[sd.head.uuid] = sd
+	}
+	for _, merged := range l.sealedNow() {
+		marked := make(map[*sealed][]uint32)
+		for _, u := range merged.head.inputs {
+			sd := byUUID[u]
+			if sd == nil {
+				continue
+			}
+			sd.mu.Lock()
+			_, err := sd.load()
+			for i, o := range sd.head.routes {
+				if err == nil && o == merged.head.routes[0] {
+					marked[sd] = sd.moveFresh(i)
+				}
+			}
+			sd.mu.Unlock()
+			if err != nil {
+				return fmt.Errorf("meter: can't finish a merge: %w", err)
+			}
+		}
+		if err := l.settleMerge(merged, marked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveFresh marks every never attempted record of a table entry as moved. The
+// caller holds mu, has the image loaded, and persists.
+func (sd *sealed) moveFresh(entry int) (blocks []uint32) {
+	for _, block := range sd.img.slots {
+		if sd.fresh(block, sd.outcomes(block), entry) {
+			sd.set(block, func(o *outcomes) { o.states[entry] = moved })
+			blocks = append(blocks, block)
+		}
+	}
+	return blocks
+}
+
+// anyUndecided reports whether the route was not asked about some record yet:
+// those could not be told from the merged ones later. The caller holds mu.
+func (sd *sealed) anyUndecided(route int) bool {
+	for _, t := range sd.tallies {
+		if t[sd.entry[route]][undecided] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// pin keeps the image in memory while n is above 0.
+func (sd *sealed) pin(n int) {
+	sd.mu.Lock()
+	sd.pins += n
+	sd.mu.Unlock()
+}

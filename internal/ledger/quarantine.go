@@ -1,0 +1,362 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+// quarantine is the written evidence of what needed, or got, a human decision:
+// JSON lines, appended and synced before the slot itself changes. The slots stay
+// the truth; a line without its mark is applied again when the ledger opens.
+type quarantine struct {
+	store *store // nil: in memory, no evidence
+
+	mu   sync.Mutex
+	file *os.File
+	end  int64
+}
+
+// quarantineLine is one line. A decision has Settled; everything else reports.
+type quarantineLine struct {
+	At           time.Time         `json:"at"`
+	ID           string            `json:"id"`
+	Route        string            `json:"route"`
+	Outcome      string            `json:"outcome,omitempty"`
+	Reason       string            `json:"reason,omitempty"`
+	Settled      string            `json:"settled,omitempty"`
+	Note         string            `json:"note,omitempty"`
+	Feature      string            `json:"feature"`
+	Subject      string            `json:"subject"`
+	Dimensions   map[string]string `json:"dimensions,omitempty"`
+	Kind         string            `json:"kind"`
+	Quantity     int64             `json:"quantity"`
+	Start        time.Time         `json:"start"`
+	End          time.Time         `json:"end"`
+	FirstAttempt *time.Time        `json:"first_attempt,omitempty"`
+	CRC          uint32            `json:"crc"` // CRC-32C of the line with crc 0
+}
+
+func newQuarantineLine(r sink.Record, route string) quarantineLine {
+	return quarantineLine{
+		At: time.Now().UTC(), ID: r.ID, Route: route,
+		Feature: r.Feature, Subject: r.Subject, Dimensions: r.Dimensions, Kind: r.Kind.String(),
+		Quantity: r.Quantity, Start: r.Start, End: r.End,
+	}
+}
+
+func (q quarantineLine) encode() []byte {
+	q.CRC = 0
+	b, err := json.Marshal(q)
+	if err != nil {
+		panic(err) // strings, numbers and times of known form
+	}
+	q.CRC = crc32.Checksum(b, castagnoli)
+	b, _ = json.Marshal(q)
+	return append(b, '\n')
+}
+
+func decodeQuarantineLine(b []byte) (q quarantineLine, err error) {
+	if err := json.Unmarshal(b, &q); err != nil {
+		return q, err
+	}
+	sum := q.CRC
+	q.CRC = 0
+	again, err := json.Marshal(q)
+	if err != nil {
+		return q, err
+	}
+	if crc32.Checksum(again, castagnoli) != sum {
+		return q, errors.New("checksum wrong")
+	}
+	return q, nil
+}
+
+type decisionKey struct{ id, route string }
+
+// openQuarantine reads the lines, closes a torn tail, and returns the decisions
+// that nothing newer has superseded.
+func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, error) {
+	q := &quarantine{store: l.store}
+	if l.store == nil {
+		return q, nil, nil
+	}
+	path := filepath.Join(l.store.dir, quarantineFile)
+	f, err := disk.OpenFile(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, nil, fmt.Errorf("meter: %w", err)
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
+	}
+	decisions, bad := readQuarantine(data)
+	if bad > 0 {
+		l.setAside(path, fmt.Errorf("quarantine: %d lines are unreadable", bad))
+	}
+	q.file, q.end = f, int64(len(data))
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		if _, err := f.WriteAt([]byte{'\n'}, q.end); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
+		}
+		q.end++
+	}
+	if err := syncDir(l.store.dir); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
+	}
+	return q, decisions, nil
+}
+
+// readQuarantine returns the decisions in force and how many whole lines are
+// unreadable. A torn last line is none: nothing was marked for it.
+func readQuarantine(data []byte) (decisions map[decisionKey]quarantineLine, bad int) {
+	decisions = make(map[decisionKey]quarantineLine)
+	for len(data) > 0 {
+		line, rest, whole := bytes.Cut(data, []byte{'\n'})
+		data = rest
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		q, err := decodeQuarantineLine(line)
+		if err != nil {
+			if whole {
+				bad++
+			}
+			continue
+		}
+		k := decisionKey{q.ID, q.Route}
+		if q.Settled != "" {
+			decisions[k] = q
+		} else {
+			delete(decisions, k)
+		}
+	}
+	return decisions, bad
+}
+
+// append writes lines, durably.
+func (q *quarantine) append(lines []quarantineLine) error {
+	if q.store == nil || len(lines) == 0 {
+		return nil
+	}
+	var b []byte
+	for _, line := range lines {
+		b = append(b, line.encode()...)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.store.before("append quarantine"); err != nil {
+		return err
+	}
+	if _, err := q.file.WriteAt(b, q.end); err != nil {
+		return errors.Join(err, q.file.Truncate(q.end))
+	}
+	if err := disk.Sync(q.file); err != nil {
+		// A file whose sync failed is not trusted: open it anew and repeat the
+		// lines there; readers take a repeated line once.
+		f, openErr := disk.OpenFile(q.file.Name(), os.O_RDWR)
+		if openErr == nil {
+			openErr = f.Truncate(q.end)
+			q.file.Close()
+			q.file = f
+		}
+		return errors.Join(err, openErr)
+	}
+	q.end += int64(len(b))
+	return nil
+}
+
+// close releases the file.
+func (q *quarantine) close() error {
+	if q.file == nil {
+		return nil
+	}
+	return q.file.Close()
+}
+
+// hold puts records of one segment and route into quarantine: first on paper,
+// then in the slots. The caller holds sd.mu.
+func (l *Ledger) hold(sd *sealed, route int, reasons map[uint32]holding) error {
+	if len(reasons) == 0 {
+		return nil
+	}
+	entry := sd.entry[route]
+	var lines []quarantineLine
+	var blocks []uint32
+	for block, why := range reasons {
+		r, err := sd.record(block, 0)
+		if err != nil {
+			return err
+		}
+		line := newQuarantineLine(r, l.routes[route].Name)
+		line.Outcome, line.Reason = why.state.outcome().String(), why.reason
+		if first := sd.outcomes(block).first[entry]; first != 0 && first != unknownTime {
+			at := time.Unix(int64(first), 0).UTC()
+			line.FirstAttempt = &at
+		}
+		lines, blocks = append(lines, line), append(blocks, block)
+		l.log.Warn("meter: record quarantined", "route", line.Route, "record", r.ID, "feature", r.Feature, "outcome", line.Outcome, "reason", why.reason)
+	}
+	if err := l.quarantine.append(lines); err != nil {
+		l.health.set("quarantine", fmt.Errorf("meter: can't write %s: %w", quarantineFile, err))
+		return err
+	}
+	l.health.clear("quarantine")
+	for block, why := range reasons {
+		sd.set(block, func(o *outcomes) { o.states[entry] = why.state })
+	}
+	return sd.persist(blocks, true)
+}
+
+type holding struct {
+	state  state
+	reason string
+}
+
+// QuarantinedRecord is a record with the route that it is quarantined on.
+type QuarantinedRecord struct {
+	sink.Record
+	Route string
+}
+
+// Quarantine yields every record that waits for a decision, oldest first.
+func (l *Ledger) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
+	return func(yield func(QuarantinedRecord, sink.Outcome) bool) {
+		for _, sd := range l.sealedNow() {
+			for _, found := range sd.heldRecords() {
+				if !yield(found.QuarantinedRecord, found.outcome) {
+					return
+				}
+			}
+		}
+	}
+}
+
+type heldRecord struct {
+	QuarantinedRecord
+	outcome sink.Outcome
+}
+
+func (sd *sealed) heldRecords() (found []heldRecord) {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if sd.held == 0 {
+		return nil
+	}
+	img, err := sd.load()
+	if err != nil {
+		return nil
+	}
+	for _, block := range img.slots {
+		o := sd.outcomes(block)
+		for i, owed := range sd.head.routes {
+			if !o.states[i].held() {
+				continue
+			}
+			if r, err := sd.record(block, 0); err == nil {
+				found = append(found, heldRecord{QuarantinedRecord{r, owed.name}, o.states[i].outcome()})
+			}
+		}
+	}
+	return found
+}
+
+// Settle is an operator's decision on a quarantined record: Voided, Delivered,
+// Rejected, or Pending to queue it again under the same ID.
+func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outcome, note string) error {
+	to, ok := map[sink.Outcome]state{sink.Voided: voided, sink.Delivered: delivered, sink.Rejected: rejected, sink.Pending: pending}[as]
+	if !ok {
+		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
+	}
+	sd, block, entry, err := l.locate(route, recordID)
+	if err != nil {
+		return err
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if _, err := sd.load(); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	r, err := sd.record(block, 0)
+	if err != nil {
+		return err
+	}
+	if s := sd.outcomes(block).states[entry]; !s.held() {
+		return fmt.Errorf("meter: record %s is %v on route %q and not in quarantine", recordID, s.outcome(), route)
+	}
+	line := newQuarantineLine(r, route)
+	line.Settled, line.Note = as.String(), note
+	if err := l.quarantine.append([]quarantineLine{line}); err != nil {
+		return fmt.Errorf("meter: decision not recorded: %w", err)
+	}
+	if err := sd.decide(block, entry, to); err != nil {
+		return fmt.Errorf("meter: decision recorded, takes effect at the next Open: %w", err)
+	}
+	l.log.Info("meter: record settled", "route", route, "record", recordID, "as", as.String(), "note", note)
+	l.wake(sd)
+	return nil
+}
+
+// decide applies an operator's decision. A record that is queued again starts
+// anew: the operator vouches that no attempt of it was applied.
+func (sd *sealed) decide(block uint32, entry int, to state) error {
+	sd.set(block, func(o *outcomes) {
+		o.states[entry] = to
+		if to == pending {
+			o.first[entry] = uint32(time.Now().Unix()) // attempted before: never merged
+		}
+	})
+	if r := sd.table[entry]; r >= 0 {
+		delete(sd.tries, retryKey{block, r})
+	}
+	return sd.persist([]uint32{block}, true)
+}
+
+// locate finds the slot of a record.
+func (l *Ledger) locate(route, recordID string) (sd *sealed, block uint32, entry int, err error) {
+	u, block, ok := parseRecordID(recordID)
+	if ok {
+		for _, sd := range l.sealedNow() {
+			if sd.head.uuid != u {
+				continue
+			}
+			for i, owed := range sd.head.routes {
+				if owed.name == route && sd.has(block, recordID) {
+					return sd, block, i, nil
+				}
+			}
+		}
+	}
+	return nil, 0, 0, fmt.Errorf("meter: no record %q on route %q waits for a decision", recordID, route)
+}
+
+func (sd *sealed) has(block uint32, recordID string) bool {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return false
+	}
+	for _, b := range img.slots {
+		if b == block {
+			return recordID == "" || recordID == recordIDOf(sd, block)
+		}
+	}
+	return false
+}
+
+func recordIDOf(sd *sealed, block uint32) string {
+	return recordID(sd.head.uuid, block, sd.img.key(block))
+}

@@ -1,0 +1,448 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+// found is everything in a directory that speaks of one segment.
+type found struct {
+	head        *head
+	path        string // of the segment file; "": only a journal
+	headDamaged bool
+	copied      bool // its file is not the one it was written to
+	journals    []string
+	stale       []string // lower generations
+}
+
+// recover brings every segment in dir into the sealed list. It decides by what
+// the files say of themselves, never by their names, and trusts no count.
+func (l *Ledger) recover(dir string) error {
+	segments, err := l.survey(dir)
+	if err != nil {
+		return err
+	}
+	var all []*sealed
+	for _, f := range segments {
+		sd, err := l.recoverSegment(f)
+		if err != nil {
+			return err
+		}
+		if sd != nil {
+			sd.unload()
+			all = append(all, sd)
+		}
+	}
+	l.mu.Lock()
+	for _, sd := range all {
+		l.insert(sd)
+	}
+	l.mu.Unlock()
+	return l.finishMerges()
+}
+
+// survey reads the directory's files.
+func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("meter: Dir: %w", err)
+	}
+	segments := make(map[uuid]*found)
+	of := func(u uuid) *found {
+		if segments[u] == nil {
+			segments[u] = &found{}
+		}
+		return segments[u]
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || slices.Contains([]string{lockFile, formatFile, totalsFile, quarantineFile}, e.Name()) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := disk.OpenFile(path, os.O_RDWR)
+		if err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		data, size, identity, err := readStart(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		h, intact, err := decodeHead(data)
+		switch {
+		case errors.Is(err, ErrFormat):
+			return nil, fmt.Errorf("%w (%s)", err, path)
+		case err == nil:
+			l.store.used.Add(size)
+			f := of(h.uuid)
+			if f.path != "" && f.head.generation >= h.generation {
+				f.stale = append(f.stale, path)
+				continue
+			}
+			if f.path != "" {
+				f.stale = append(f.stale, f.path)
+			}
+			f.head, f.path, f.headDamaged = h, path, !intact
+			f.copied = differs(h.identity, identity)
+			continue
+		case !errors.Is(err, errNotASegment):
+			l.setAside(path, err)
+			continue
+		}
+		u, err := decodePreamble(data)
+		switch {
+		case errors.Is(err, ErrFormat):
+			return nil, fmt.Errorf("%w (%s)", err, path)
+		case err == nil:
+			of(u).journals = append(of(u).journals, path)
+		case !errors.Is(err, errNotAJournal):
+			l.setAside(path, err)
+		case strings.HasSuffix(path, segmentSuffix) && (len(data) == 0 || allZero(data[:min(len(data), headSize)])), strings.HasSuffix(path, journalSuffix) && len(data) == 0:
+			os.Remove(path) // died before its head was written: nothing was counted in it
+		}
+	}
+	return segments, nil
+}
+
+// readStart reads as much of a file as a head can take.
+func readStart(f *os.File) (data []byte, size int64, id disk.Identity, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, id, err
+	}
+	if id, err = disk.IdentityOf(f); err != nil {
+		return nil, 0, id, err
+	}
+	data = make([]byte, min(info.Size(), headSize+2*maxInputs*int64(len(uuid{}))))
+	n, err := f.ReadAt(data, 0)
+	if n == len(data) {
+		err = nil
+	}
+	return data[:n], info.Size(), id, err
+}
+
+func differs(wrote, is disk.Identity) bool {
+	return wrote.Inode != 0 && (wrote.Inode != is.Inode || wrote.Birth != 0 && is.Birth != 0 && wrote.Birth != is.Birth)
+}
+
+// recoverSegment turns what was found of a segment into a sealed one. nil means
+// that nothing is left of it to do.
+func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
+	journals, err := l.readJournals(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range f.stale {
+		l.store.remove(path)
+	}
+	if f.head == nil || l.totals.folded[f.head.uuid] {
+		// It died before it was opened, or after everything in it was settled.
+		f.removeAll(l.store)
+		return nil, nil
+	}
+	var blocks []byte
+	if f.path != "" {
+		data, err := os.ReadFile(f.path)
+		if err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		blocks = data[min(int64(len(data)), f.head.size()):]
+	}
+	blocks = blocks[:len(blocks)/blockSize*blockSize]
+	wasSealed, u := f.head.end != 0, f.head.uuid
+	if wasSealed {
+		want := int(f.head.blocks) * blockSize
+		if len(blocks) < want {
+			l.setAside(f.path, fmt.Errorf("cut short: %d of %d blocks are there", len(blocks)/blockSize, f.head.blocks))
+		}
+		blocks = blocks[:min(len(blocks), want)]
+	} else {
+		blocks = f.replay(blocks, journals)
+	}
+	img, d := newImage(blocks, u, wasSealed)
+	if d.any() || f.headDamaged {
+		l.reportDamage(f.path, d)
+	}
+	if len(img.slots) == 0 && !d.any() {
+		f.removeAll(l.store)
+		return nil, nil
+	}
+	if !wasSealed {
+		if f.head.start == 0 {
+			f.head.start = l.tick() // its stamp is lost: now is the best that is known
+		}
+		f.head.end = l.endOfRecovered(f.head.start)
+		f.head.blocks = uint32(len(blocks) / blockSize)
+		sealBlocks(blocks, u)
+		img, _ = newImage(blocks, u, true)
+	}
+	l.highWater.Store(max(l.highWater.Load(), f.head.end-1))
+	sd := newSealed(l, *f.head, f.path)
+	sd.img = img
+	changed := sd.reconsider(f.copied)
+	sd.recount()
+	l.noteSealed(sd)
+	return sd, l.saveRecovered(sd, f, changed || !wasSealed)
+}
+
+// readJournals reads what the journals of a segment say, and makes do with them
+// if there is no segment file: heap segments have none until they are sealed.
+func (l *Ledger) readJournals(f *found) ([]*journalContent, error) {
+	var journals []*journalContent
+	for _, path := range f.journals {
+		file, err := disk.OpenFile(path, os.O_RDWR)
+		if err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		identity, idErr := disk.IdentityOf(file)
+		data, err := io.ReadAll(file)
+		file.Close()
+		if err := errors.Join(idErr, err); err != nil {
+			return nil, fmt.Errorf("meter: %w", err)
+		}
+		jc, err := decodeJournal(data)
+		if err != nil {
+			l.setAside(path, err)
+			continue
+		}
+		if jc.damaged > 0 {
+			l.setAside(path, fmt.Errorf("journal: %d bytes are unreadable", jc.damaged))
+		}
+		journals = append(journals, jc)
+		if f.path == "" && jc.head != nil && (f.head == nil || jc.head.start >= f.head.start) {
+			f.head, f.copied = jc.head, differs(jc.head.identity, identity)
+		}
+	}
+	return journals, nil
+}
+
+func (f *found) removeAll(st *store) {
+	if f.path != "" {
+		st.remove(f.path)
+	}
+	f.removeJournals(st)
+}
+
+// replay merges the journals into the blocks of a segment that was being counted
+// in. Counts only grow within a segment, so the larger of slot and journal is
+// right; a Last is right in the slot if that is intact.
+func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
+	u := f.head.uuid
+	for _, jc := range journals {
+		if jc.head != nil && jc.head.start > f.head.start {
+			f.head.start = jc.head.start
+		}
+		for block, e := range jc.slots {
+			if e.word&wordSet == 0 || block > maxBlocks {
+				continue
+			}
+			at := int(block) * blockSize
+			var s slot
+			ok := false
+			if at < len(blocks) {
+				s, ok = decodeSlot(blocks[at:], u, block, false)
+			}
+			if !ok {
+				if !e.named {
+					continue
+				}
+				if need := at + int(blocksFor(len(e.key)))*blockSize; need > len(blocks) {
+					blocks = append(blocks, make([]byte, need-len(blocks))...)
+				}
+				clear(blocks[at : at+blockSize])
+				putSlot(blocks[at:], u, block, e.shape, e.primary, e.key)
+				order.PutUint64(blocks[at:], e.word)
+				continue
+			}
+			if s.word&wordSet == 0 || s.badWord || s.shape.kind() != sink.Last && e.word&wordCount > s.word&wordCount {
+				order.PutUint64(blocks[at:], e.word)
+			}
+		}
+	}
+	return blocks
+}
+
+// maxBlocks bounds what a journal can make a segment grow to.
+const maxBlocks = 1 << 24
+
+// endOfRecovered bounds the window of a segment whose process died: nobody knows
+// when exactly, but not after now, nor after the window's regular end.
+func (l *Ledger) endOfRecovered(start int64) int64 {
+	end := l.tick()
+	if l.window > 0 {
+		end = min(end, l.windowEndSecond(start))
+	}
+	return max(end, start+1)
+}
+
+// reconsider applies what another process, now dead, may have left undone: an
+// attempt without an outcome is in doubt, and so is everything in a copy.
+func (sd *sealed) reconsider(copied bool) (changed bool) {
+	for _, block := range sd.img.slots {
+		b := sd.img.bytes(block)
+		o, intact := getOutcomes(b, sd.head.uuid)
+		before := o
+		if !intact {
+			sd.ledger.reportDamage(sd.path, damage{counts: 1})
+		}
+		for i := range sd.head.routes {
+			switch {
+			case o.states[i] == attempted:
+				o.states[i] = inDoubt
+			case copied && (o.states[i] == pending || o.states[i] == undecided || o.states[i] == inDoubt):
+				o.states[i], o.first[i] = inDoubt, unknownTime
+			}
+		}
+		if o != before || !intact {
+			o.put(b, sd.head.uuid)
+			changed = true
+		}
+		undecidedLeft := false
+		for i := range sd.head.routes {
+			undecidedLeft = undecidedLeft || o.states[i] == undecided
+		}
+		if undecidedLeft || sd.img.bad[block] {
+			sd.decideRoutes(block)
+			changed = changed || !bytes.Equal(outcomeBytes(before, sd.head.uuid), b[slotOutcome:blockSize])
+		}
+	}
+	if copied && len(sd.img.slots) > 0 {
+		sd.ledger.health.set("copy "+sd.path, fmt.Errorf("meter: %s is a copy (restored, or cloned): its records are in doubt until an operator settles them; as %v if the original is gone for good", filepath.Base(sd.path), sink.Pending))
+	}
+	return changed
+}
+
+func outcomeBytes(o outcomes, u uuid) []byte {
+	b := make([]byte, blockSize)
+	o.put(b, u)
+	return b[slotOutcome:]
+}
+
+// saveRecovered makes a recovered segment durable in a file of its own and
+// removes what it came from.
+func (l *Ledger) saveRecovered(sd *sealed, f *found, changed bool) error {
+	if !changed && !f.copied && !f.headDamaged {
+		f.removeJournals(l.store)
+		return nil
+	}
+	var err error
+	if f.path == "" {
+		h := sd.head
+		var path string
+		if path, err = l.store.writeSegment(&h, sd.img.blocks); err == nil {
+			sd.head, sd.path = h, path
+		}
+	} else {
+		err = l.saveOver(sd)
+	}
+	if err != nil {
+		return fmt.Errorf("meter: can't finish the recovery of %s: %w", filepath.Base(f.path), err)
+	}
+	f.removeJournals(l.store)
+	return nil
+}
+
+func (f *found) removeJournals(st *store) {
+	for _, path := range f.journals {
+		st.remove(path)
+	}
+}
+
+// saveOver writes a recovered image into its own file, outcomes before identity:
+// a copy must not pass for the original before its records are in doubt.
+func (l *Ledger) saveOver(sd *sealed) error {
+	file, err := disk.OpenFile(sd.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := l.store.before("save recovered"); err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := file.WriteAt(sd.img.blocks, sd.head.size()); err != nil {
+		return err
+	}
+	if err := disk.Sync(file); err != nil {
+		return err
+	}
+	if sd.head.identity, err = disk.IdentityOf(file); err != nil {
+		return err
+	}
+	if _, err := file.WriteAt(sd.head.encode(), 0); err != nil {
+		return err
+	}
+	size := sd.head.size() + int64(len(sd.img.blocks))
+	if err := file.Truncate(size); err != nil {
+		return err
+	}
+	l.store.used.Add(size - info.Size())
+	return disk.Sync(file)
+}
+
+// noteSealed brings a recovered segment into the running month's totals.
+func (l *Ledger) noteSealed(sd *sealed) {
+	if sd.head.merged {
+		return
+	}
+	month := monthOf(sd.head.start)
+	if month < monthOf(l.tick()) {
+		return
+	}
+	for _, block := range sd.img.slots {
+		if !sd.img.bad[block] {
+			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.img.quantity(block))
+		}
+	}
+}
+
+// noteUsage adds to a series' total in the running month.
+func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, quantity int64) {
+	feature, subject, dimensions, err := decodeKey(key)
+	if err != nil {
+		return
+	}
+	f := l.featureFromDisk(feature, kind)
+	if f == nil {
+		return // the feature has another kind now, and its totals began anew
+	}
+	s, err := f.Series(subject, dimensions)
+	if err != nil {
+		return
+	}
+	l.totalsMu.Lock()
+	s.note(month, kind, quantity)
+	l.totalsMu.Unlock()
+}
+
+// reportDamage remembers what could not be read, and keeps a copy of it.
+func (l *Ledger) reportDamage(path string, d damage) {
+	l.setAside(path, fmt.Errorf("%d blocks and %d counts are unreadable", d.blocks, d.counts))
+}
+
+// setAside copies a damaged file to where nothing deletes it, and says so.
+func (l *Ledger) setAside(path string, why error) {
+	if l.store == nil || path == "" {
+		l.health.set("damage", fmt.Errorf("meter: damaged: %w", why))
+		return
+	}
+	kept, err := l.store.setAside(path)
+	if err != nil {
+		kept = "nowhere: " + err.Error()
+	}
+	err = fmt.Errorf("meter: %s is damaged: %w (kept as it was found: %s)", filepath.Base(path), why, kept)
+	l.log.Error(err.Error())
+	l.health.set("damage "+filepath.Base(path), err)
+}

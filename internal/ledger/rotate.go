@@ -1,0 +1,399 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+// maxDrift is how far windows may run ahead of the clock in memory, where nobody
+// compares them with another run's: a test that flushes often need not wait for
+// whole seconds.
+const maxDrift = 3600
+
+// owedRoutes is the route table of new segments.
+func (l *Ledger) owedRoutes() []owed {
+	table := make([]owed, len(l.routes))
+	for i, r := range l.routes {
+		table[i] = owed{r.Name, destinationOf(r.Address)}
+	}
+	return table
+}
+
+// prepare makes a segment ready to be counted in: room reserved, pages touched,
+// names durable. It is slow and runs behind the requests' backs.
+func (l *Ledger) prepare(bytes int64) *segment {
+	seg, err := l.prepareFile(bytes)
+	if err == nil {
+		l.health.clear("room")
+		return seg
+	}
+	l.health.set("room", fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", err))
+	if l.refuseWhenFull {
+		l.health.set("room", fmt.Errorf("meter: refusing to count: %w", err))
+	}
+	return l.heapSegment(bytes)
+}
+
+// heapSegment makes a segment that lives in memory alone.
+func (l *Ledger) heapSegment(bytes int64) *segment {
+	seg, err := newSegment(head{uuid: newUUID(), routes: l.owedRoutes()}, nil, bytes, l.maxQuantity)
+	if err != nil {
+		panic(err) // heap extents do not fail
+	}
+	seg.fallback = l.store != nil
+	if seg.fallback && l.refuseWhenFull {
+		seg.refusal = ErrFull
+	}
+	return seg
+}
+
+func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
+	if l.store == nil {
+		return l.heapSegment(bytes), nil
+	}
+	if l.store.room(bytes) != nil {
+		l.store.dropRetained(l.retain, bytes)
+	}
+	if err := l.store.room(bytes); err != nil {
+		return nil, err
+	}
+	h := head{uuid: newUUID(), routes: l.owedRoutes()}
+	var f *os.File
+	if l.store.mapped {
+		if f, err = l.store.create(segmentName(h.uuid, 0)); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				f.Close()
+				os.Remove(f.Name())
+			}
+		}()
+		if h.identity, err = disk.IdentityOf(f); err != nil {
+			return nil, err
+		}
+		if err = disk.Reserve(f, 0, headSize); err != nil {
+			return nil, err
+		}
+		if err = writePart(f, 0, h.encodeWho()); err != nil {
+			return nil, err
+		}
+	}
+	if seg, err = newSegment(h, f, bytes, l.maxQuantity); err != nil {
+		return nil, err
+	}
+	if f != nil {
+		seg.path, seg.room = f.Name(), l.store.room
+		seg.prefault() // a fault here shows again, where it is handled, when the page is used
+		if err = disk.Sync(f); err != nil {
+			return nil, err
+		}
+		l.store.used.Add(headSize + seg.reserved)
+		seg.counted = headSize + seg.reserved
+	}
+	if l.syncPolicy != SyncNever {
+		seg.journal, err = newJournal(l, seg)
+	}
+	return seg, err
+}
+
+// activate stamps a prepared segment with its window and makes the stamp
+// durable, so that the first count in it finds it recoverable.
+func (l *Ledger) activate(seg *segment, start int64) error {
+	seg.head.start = start
+	if seg.file != nil {
+		if err := writePart(seg.file, openedAt, seg.head.encodeOpened()); err != nil {
+			return err
+		}
+		if err := disk.Sync(seg.file); err != nil {
+			return err
+		}
+	}
+	return seg.journal.begin()
+}
+
+// discard deletes a segment that nobody counted in.
+func (l *Ledger) discard(seg *segment) {
+	seg.journal.close()
+	if seg.file != nil {
+		seg.file.Close()
+		os.Remove(seg.path)
+		l.store.used.Add(-seg.counted)
+	}
+}
+
+// Rotate seals what was counted up to now, so that Take finds it. It returns
+// once that is durable. Windows start on whole seconds of their own, so it may
+// wait for the next one.
+func (l *Ledger) Rotate(ctx context.Context) error {
+	if err := l.rotating.lock(ctx); err != nil {
+		return err
+	}
+	defer l.rotating.unlock()
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.rotate(ctx, false)
+}
+
+// rotate makes the prepared segment the active one and seals the one before it.
+// The caller holds rotating.
+func (l *Ledger) rotate(ctx context.Context, closing bool) error {
+	l.sealRetired()
+	old := l.active.Load()
+	if closing {
+		tomb := l.heapSegment(0)
+		tomb.refusal = ErrClosed
+		l.retire(old, tomb)
+		l.sealRetired()
+		return l.sealTrouble()
+	}
+	if old.empty() && !old.fallback {
+		l.restamp(old)
+		return l.sealTrouble()
+	}
+	start, err := l.nextStart(ctx, old)
+	if err != nil {
+		return err
+	}
+	next := l.spare
+	l.spare = nil
+	if next == nil {
+		next = l.prepare(l.extentWanted(old))
+	}
+	if err := l.activate(next, start); err != nil {
+		l.health.set("room", fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", err))
+		l.discard(next)
+		next = l.heapSegment(firstExtent)
+		next.head.start = start
+	}
+	l.retire(old, next)
+	l.sealRetired()
+	l.wakeMaintenance() // for the next spare
+	return l.sealTrouble()
+}
+
+// prepareSpare has the next segment ready before it is needed. The caller holds
+// rotating.
+func (l *Ledger) prepareSpare() {
+	if l.store == nil || l.spare != nil {
+		return
+	}
+	spare, err := l.prepareFile(l.extentWanted(l.active.Load()))
+	if err == nil {
+		l.spare = spare
+		if l.active.Load().fallback {
+			_ = l.rotate(context.Background(), false) // a failure shows in Health
+		}
+	}
+}
+
+// nextStart picks the next window's first second: now, or the second after the
+// old window's first if that one has not passed yet.
+func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
+	for {
+		now := l.tick()
+		start := max(now, old.head.start+1)
+		drift := start - now
+		if drift == 0 || l.store == nil && drift <= maxDrift {
+			return start, nil
+		}
+		timer := time.NewTimer(time.Until(time.Unix(start, 0)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// tick reads the wall clock and keeps the highest second ever seen. Windows
+// never begin before it.
+func (l *Ledger) tick() int64 {
+	now := time.Now().Unix()
+	for {
+		high := l.highWater.Load()
+		if now <= high {
+			if high-now > int64(clockSlack/time.Second) && !l.jumped.Swap(true) {
+				l.log.Warn("meter: the wall clock fell back; windows keep the highest time seen", "behind", time.Duration(high-now)*time.Second)
+			}
+			return high
+		}
+		if l.highWater.CompareAndSwap(high, now) {
+			return now
+		}
+	}
+}
+
+func (l *Ledger) highWaterTime() time.Time {
+	l.tick()
+	return time.Unix(l.highWater.Load(), 0)
+}
+
+// extentWanted sizes the next segment by what the last one took.
+func (l *Ledger) extentWanted(last *segment) int64 {
+	return min(int64(last.next.Load())*blockSize*5/4, 64<<20)
+}
+
+// restamp moves the window of a segment without counts forward, so that an idle
+// hour does not end up in the first count's window.
+func (l *Ledger) restamp(seg *segment) {
+	start := max(l.tick(), seg.head.start)
+	if start == seg.head.start {
+		return
+	}
+	l.exclusively(func() {
+		if seg.empty() && l.active.Load() == seg {
+			// Unsynced on purpose: until the journal's first entry repeats it, a
+			// power cut leaves an empty segment, and then its window is nobody's.
+			seg.head.start = start
+			if seg.file != nil {
+				_ = writePart(seg.file, openedAt, seg.head.encodeOpened())
+			}
+			if seg.journal != nil {
+				seg.journal.reopen()
+			}
+		}
+	})
+}
+
+// exclusively runs fn while no series can be registered.
+func (l *Ledger) exclusively(fn func()) {
+	for _, f := range l.featuresNow() {
+		for _, x := range [...]*index{f.plain, f.dimensioned} {
+			for i := range x.shards {
+				x.shards[i].mu.Lock()
+				defer x.shards[i].mu.Unlock()
+			}
+		}
+	}
+	fn()
+}
+
+// retire takes old out of use in favor of next.
+func (l *Ledger) retire(old, next *segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.active.Load() != old {
+		// Its memory faulted meanwhile, and a substitute took its place.
+		old = l.active.Load()
+		next.head.start = max(next.head.start, old.head.start+1)
+	}
+	l.retired = append(l.retired, old)
+	l.active.Store(next)
+}
+
+// poison puts a heap segment in the place of one whose memory faulted. Requests
+// call it, so it does no I/O.
+func (l *Ledger) poison(seg *segment) {
+	seg.poisoned.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.active.Load() != seg || l.closed.Load() {
+		return
+	}
+	next := l.heapSegment(firstExtent)
+	next.head.start = max(time.Now().Unix(), seg.head.start+1)
+	l.retired = append(l.retired, seg)
+	l.active.Store(next)
+	l.health.set("fault "+seg.head.uuid.String(), fmt.Errorf("meter: the memory of %s is gone (file cut short, or the disk failed): counting goes on in memory", filepath.Base(seg.path)))
+	l.wakeMaintenance()
+}
+
+func (l *Ledger) wakeMaintenance() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// sealRetired seals every segment that is out of use.
+func (l *Ledger) sealRetired() {
+	for {
+		l.mu.Lock()
+		if len(l.retired) == 0 {
+			l.mu.Unlock()
+			return
+		}
+		seg := l.retired[0]
+		l.mu.Unlock()
+		for _, f := range l.featuresNow() {
+			f.plain.barrier()
+			f.dimensioned.barrier()
+		}
+		sd := l.seal(seg)
+		l.mu.Lock()
+		l.retired = l.retired[1:]
+		if sd != nil {
+			l.insert(sd)
+		}
+		l.mu.Unlock()
+		if sd != nil {
+			l.wake(sd)
+		}
+	}
+}
+
+// sealTrouble reports segments that could not be made durable.
+func (l *Ledger) sealTrouble() error {
+	for _, u := range l.unsavedNow() {
+		if u.seg.file != nil || u.seg.journal != nil {
+			return errNotDurable
+		}
+	}
+	return nil
+}
+
+var errNotDurable = errors.New("meter: sealed counts are not on disk yet, and wait in memory")
+
+// decideRoutes fills in what each route owes for the record at block.
+func (sd *sealed) decideRoutes(block uint32) {
+	o := sd.outcomes(block)
+	var rec sink.Record
+	for i := range sd.head.routes {
+		if o.states[i] != undecided {
+			continue
+		}
+		r := sd.table[i]
+		switch {
+		case sd.img.bad[block]:
+			o.states[i] = damagedCount
+		case r >= 0 && sd.ledger.routes[r].Match != nil:
+			if rec.ID == "" {
+				var err error
+				if rec, err = sd.record(block, 1); err != nil {
+					continue
+				}
+			}
+			match, ok := sd.ledger.match(r, rec)
+			if !ok {
+				continue // stays undecided: asked again at the next Open
+			}
+			o.states[i] = unowed
+			if match {
+				o.states[i] = pending
+			}
+		default:
+			o.states[i] = pending
+		}
+	}
+	o.put(sd.img.bytes(block), sd.head.uuid)
+}
+
+// match asks a route's Match, which is the user's code.
+func (l *Ledger) match(r int, rec sink.Record) (match, ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.health.set("match "+l.routes[r].Name, fmt.Errorf("meter: Match of route %q panicked; the records wait undecided until the next Open: %v", l.routes[r].Name, p))
+		}
+	}()
+	return l.routes[r].Match(rec), true
+}

@@ -1,0 +1,198 @@
+package ledger
+
+import (
+	"fmt"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+// seal makes a retired segment's counts final and durable. It returns nil for a
+// segment in which nothing was counted.
+func (l *Ledger) seal(seg *segment) *sealed {
+	if seg.empty() {
+		l.discard(seg)
+		return nil
+	}
+	words := l.sealWords(seg)
+	blocks, err := seg.image()
+	if err != nil {
+		seg.poisoned.Store(true)
+		blocks = seg.rebuild(words)
+	}
+	h := seg.head
+	h.end = max(l.nextStartHint(), h.start+1)
+	h.blocks = uint32(len(blocks) / blockSize)
+	h.jumped = l.jumped.Swap(false)
+
+	sd := newSealed(l, h, "")
+	sd.paused = seg.journal != nil || seg.file != nil
+	sealBlocks(blocks, h.uuid)
+	img, d := newImage(blocks, h.uuid, true)
+	if d.any() {
+		l.reportDamage(seg.path, d)
+	}
+	sd.img = img
+	for _, block := range img.slots {
+		sd.decideRoutes(block)
+	}
+	sd.recount()
+	if l.store != nil {
+		l.save(sd, seg)
+	}
+	return sd
+}
+
+// nextStartHint is where the window being sealed ends: where the active one
+// begins, or now.
+func (l *Ledger) nextStartHint() int64 {
+	if seg := l.active.Load(); seg != nil && !l.closed.Load() {
+		return seg.head.start
+	}
+	return l.tick()
+}
+
+// sealWords seals every slot's word and notes it in the running month. The
+// totals' lock makes both one step for whoever reads a total.
+func (l *Ledger) sealWords(seg *segment) (words []uint64) {
+	month := monthOf(seg.head.start)
+	words = make([]uint64, seg.used.Load())
+	l.totalsMu.Lock()
+	defer l.totalsMu.Unlock()
+	seg.each(func(i int, c *cell) {
+		if i%256 == 255 {
+			l.totalsMu.Unlock()
+			l.totalsMu.Lock()
+		}
+		word, ok := c.seal()
+		if !ok {
+			seg.poisoned.Store(true)
+			word = seg.journal.lastWord(c) // the last that is known
+		}
+		words[i] = word
+		if word&wordSet != 0 {
+			c.series.note(month, c.series.feature.kind, int64(word&wordCount))
+		}
+		c.series.cell.CompareAndSwap(c, nil)
+	})
+	return words
+}
+
+// rebuild writes the blocks anew from what is on the heap.
+func (seg *segment) rebuild(words []uint64) []byte {
+	blocks := make([]byte, int(seg.next.Load())*blockSize)
+	seg.each(func(i int, c *cell) {
+		var key []byte
+		sh := newShape(0, sink.Sum, flagStripe)
+		if !c.stripe {
+			key = c.series.appendKey(nil)
+			sh = newShape(len(key), c.series.feature.kind, 0)
+		}
+		at := blocks[c.block*blockSize:]
+		putSlot(at, seg.head.uuid, c.block, sh, c.primary, key)
+		order.PutUint64(at[slotWord:], words[i])
+	})
+	return blocks
+}
+
+// sealBlocks seals every intact slot in a copy of a segment's blocks.
+func sealBlocks(blocks []byte, u uuid) {
+	scan(blocks, u, false, func(s slot) {
+		b := blocks[int(s.block)*blockSize:]
+		if !s.shape.stripe() {
+			clear(b[slotOutcome:blockSize])
+		}
+		if !s.badWord {
+			sealSlot(b, u, s.word)
+		}
+	}, func(_, _ uint32) {})
+}
+
+// save brings a sealed segment to disk: into the file it was counted in, or into
+// a new one. Until that works it waits in memory, and nothing of it is sent if a
+// crash could bring it back as never sent.
+func (l *Ledger) save(sd *sealed, seg *segment) {
+	var err error
+	if seg.file != nil && !seg.poisoned.Load() {
+		if err = l.saveInPlace(sd, seg); err == nil {
+			sd.path = seg.path
+		}
+	}
+	if sd.path == "" {
+		h := sd.head
+		if seg.file != nil {
+			h.generation++
+		}
+		var path string
+		if path, err = l.store.writeSegment(&h, sd.img.blocks); err == nil {
+			sd.head, sd.path = h, path
+			if seg.path != "" {
+				l.setAside(seg.path, fmt.Errorf("its memory faulted or its file could not be written"))
+				l.store.remove(seg.path)
+			}
+		}
+	}
+	if err != nil {
+		l.health.set("seal", fmt.Errorf("meter: sealed counts can't be written and wait in memory: %w", err))
+		l.mu.Lock()
+		l.unsaved = append(l.unsaved, unsaved{sd, seg})
+		l.mu.Unlock()
+		return
+	}
+	if seg.file != nil {
+		seg.file.Close()
+	}
+	seg.journal.close()
+	sd.paused = false
+}
+
+// unsaved is a sealed segment that could not be written yet.
+type unsaved struct {
+	sd  *sealed
+	seg *segment
+}
+
+// saveAgain retries what could not be written. Called with rotating held.
+func (l *Ledger) saveAgain() {
+	l.mu.Lock()
+	again := l.unsaved
+	l.unsaved = nil
+	l.mu.Unlock()
+	for _, u := range again {
+		u.seg.poisoned.Store(true) // its file failed once: write another
+		u.sd.mu.Lock()
+		l.save(u.sd, u.seg)
+		saved := u.sd.path != ""
+		u.sd.mu.Unlock()
+		if saved {
+			l.wake(u.sd)
+		}
+	}
+	if len(again) > 0 && len(l.unsaved) == 0 {
+		l.health.clear("seal")
+	}
+}
+
+func (l *Ledger) saveInPlace(sd *sealed, seg *segment) error {
+	if err := l.store.before("save segment"); err != nil {
+		return err
+	}
+	size := sd.head.size() + int64(len(sd.img.blocks))
+	if _, err := seg.file.WriteAt(sd.img.blocks, sd.head.size()); err != nil {
+		return err
+	}
+	if err := disk.Sync(seg.file); err != nil {
+		return err
+	}
+	if err := writePart(seg.file, closedAt, sd.head.encodeClosed()); err != nil {
+		return err
+	}
+	if err := seg.file.Truncate(size); err != nil {
+		return err
+	}
+	if err := disk.Sync(seg.file); err != nil {
+		return err
+	}
+	l.store.used.Add(size - seg.counted)
+	return nil
+}

@@ -1,0 +1,292 @@
+package ledger
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
+)
+
+var errPoisoned = errors.New("segment's memory is gone")
+
+// segment is one window being counted: memory in blocks, mapped from a file
+// where the system can do that safely, else on the heap. Both behave alike; only
+// what outlives the process differs.
+type segment struct {
+	head        head
+	path        string   // of its file; "": none (yet)
+	file        *os.File // nil: heap
+	journal     *journal // nil: none
+	maxQuantity int64
+	room        func(bytes int64) error // asks whether the disk budget allows more
+	fallback    bool                    // stands in for a segment that there was no room for
+	refusal     error                   // takes no series, for this reason; nil: does
+	counted     int64                   // bytes that stand for it in the disk budget
+
+	poisoned atomic.Bool
+	extents  atomic.Pointer[[]*extent]
+	chunks   atomic.Pointer[[]*chunk]
+	reserved int64 // bytes of the file; guarded by grow
+
+	grow sync.Mutex // held while extents or chunks are added
+	_    [64]byte   // the cursors below are written by every registration
+	next atomic.Uint32
+	used atomic.Uint32 // cells
+}
+
+// extent is one contiguous piece of the segment's blocks.
+type extent struct {
+	first   uint32 // number of its first block
+	blocks  uint32
+	mem     []byte
+	mapping *disk.Mapping // nil: heap
+}
+
+const chunkCells = 512
+
+// chunk holds cells in bulk, so that a million series make no million objects.
+type chunk struct {
+	cells [chunkCells]cell
+	ready [chunkCells]atomic.Bool // cell may be read by sealer and syncer
+}
+
+const (
+	firstExtent = 64 << 10
+	maxExtent   = 4 << 20
+)
+
+// newSegment makes a segment with room for bytes of blocks. file is nil for a
+// heap segment.
+func newSegment(h head, file *os.File, bytes int64, maxQuantity int64) (*segment, error) {
+	seg := &segment{head: h, file: file, maxQuantity: maxQuantity, room: func(int64) error { return nil }}
+	seg.extents.Store(new([]*extent))
+	seg.chunks.Store(new([]*chunk))
+	seg.grow.Lock()
+	defer seg.grow.Unlock()
+	if err := seg.extend(bytes); err != nil {
+		return nil, err
+	}
+	return seg, nil
+}
+
+// extend adds an extent of at least bytes. The caller holds grow.
+func (seg *segment) extend(bytes int64) error {
+	bytes = min(max(bytes, firstExtent), 1<<30)
+	bytes = (bytes + firstExtent - 1) / firstExtent * firstExtent
+	old := *seg.extents.Load()
+	first := uint32(0)
+	if n := len(old); n > 0 {
+		first = old[n-1].first + old[n-1].blocks
+	}
+	e := &extent{first: first, blocks: uint32(bytes / blockSize)}
+	if seg.file == nil {
+		words := make([]uint64, bytes/8)
+		e.mem = unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), bytes)
+	} else {
+		if err := seg.room(bytes); err != nil {
+			return err
+		}
+		offset := headSize + int64(first)*blockSize
+		if err := disk.Reserve(seg.file, offset, bytes); err != nil {
+			return err
+		}
+		m, err := disk.Map(seg.file, offset, bytes)
+		if err != nil {
+			return err
+		}
+		e.mem, e.mapping = m.Bytes(), m
+		// The mapping outlives the segment's work by as long as some writer can
+		// still reach a cell of it.
+		runtime.AddCleanup(seg, func(m *disk.Mapping) { m.Unmap() }, m)
+	}
+	seg.reserved += bytes
+	extents := append(old[:len(old):len(old)], e)
+	seg.extents.Store(&extents)
+	return nil
+}
+
+// allocate takes n blocks side by side. Blocks at the end of an extent that are
+// too few stay empty.
+func (seg *segment) allocate(n uint32) (*extent, uint32, error) {
+	for {
+		extents := *seg.extents.Load()
+		at := seg.next.Load()
+		last := extents[len(extents)-1]
+		if at+n > last.first+last.blocks {
+			if err := seg.growFrom(last); err != nil {
+				return nil, 0, err
+			}
+			continue
+		}
+		e := last
+		for i := len(extents) - 2; i >= 0 && at < e.first; i-- {
+			e = extents[i]
+		}
+		if at+n > e.first+e.blocks {
+			// Skip the rest of this extent.
+			seg.next.CompareAndSwap(at, e.first+e.blocks)
+			continue
+		}
+		if seg.next.CompareAndSwap(at, at+n) {
+			return e, at, nil
+		}
+	}
+}
+
+func (seg *segment) growFrom(last *extent) error {
+	seg.grow.Lock()
+	defer seg.grow.Unlock()
+	extents := *seg.extents.Load()
+	if extents[len(extents)-1] != last {
+		return nil
+	}
+	return seg.extend(min(int64(last.blocks)*blockSize*2, maxExtent))
+}
+
+// register gives s a slot. The caller holds the lock of the series' shard, which
+// makes it the only one for s here.
+func (seg *segment) register(s *Series) (*cell, error) {
+	if seg.refusal != nil {
+		return nil, seg.refusal
+	}
+	if seg.poisoned.Load() {
+		return nil, errPoisoned
+	}
+	var buf [256]byte
+	key := s.appendKey(buf[:0])
+	c, err := seg.place(s, newShape(len(key), s.feature.kind, 0), 0, key)
+	if err != nil {
+		return nil, err
+	}
+	if s.hot.Load() {
+		seg.spread(c)
+	}
+	return c, nil
+}
+
+func (s *Series) appendKey(b []byte) []byte {
+	if s.dims != nil {
+		return append(b, s.name...) // the name of a dimensioned series is its key
+	}
+	return appendKey(b, s.feature.name, s.name, nil)
+}
+
+// place writes a slot and makes its cell.
+func (seg *segment) place(s *Series, sh shape, primary uint32, key []byte) (*cell, error) {
+	n := blocksFor(len(key))
+	e, block, err := seg.allocate(n)
+	if err != nil {
+		return nil, err
+	}
+	b := e.mem[(block-e.first)*blockSize:][:n*blockSize]
+	write := func() {
+		order.PutUint32(b[slotClaim:], n)
+		putSlot(b, seg.head.uuid, block, sh, primary, key)
+	}
+	if e.mapping == nil {
+		write()
+	} else if err := disk.Guard(write); err != nil {
+		return nil, errPoisoned
+	}
+	c := cell{
+		word:    (*atomic.Uint64)(unsafe.Pointer(&b[slotWord])),
+		seg:     seg,
+		series:  s,
+		block:   block,
+		primary: primary,
+		mapped:  e.mapping != nil,
+		stripe:  sh.stripe(),
+	}
+	return seg.addCell(&c), nil
+}
+
+// addCell copies c to its place among the segment's cells.
+func (seg *segment) addCell(from *cell) *cell {
+	i := seg.used.Add(1) - 1
+	for int(i/chunkCells) >= len(*seg.chunks.Load()) {
+		seg.grow.Lock()
+		if old := *seg.chunks.Load(); int(i/chunkCells) >= len(old) {
+			chunks := append(old[:len(old):len(old)], new(chunk))
+			seg.chunks.Store(&chunks)
+		}
+		seg.grow.Unlock()
+	}
+	ch := (*seg.chunks.Load())[i/chunkCells]
+	c := &ch.cells[i%chunkCells]
+	c.word, c.seg, c.series = from.word, from.seg, from.series
+	c.block, c.primary, c.mapped, c.stripe = from.block, from.primary, from.mapped, from.stripe
+	ch.ready[i%chunkCells].Store(true)
+	return c
+}
+
+// spread gives the series of c further slots. It changes nothing when there is
+// no room for them.
+func (seg *segment) spread(c *cell) {
+	sp := &spread{}
+	for range stripesWanted() {
+		stripe, err := seg.place(c.series, newShape(0, sink.Sum, flagStripe), c.block, nil)
+		if err != nil {
+			return
+		}
+		sp.stripes = append(sp.stripes, stripe)
+	}
+	sp.mask = uintptr(len(sp.stripes) - 1)
+	c.spread.Store(sp)
+}
+
+// each calls visit for every cell registered so far.
+func (seg *segment) each(visit func(i int, c *cell)) {
+	n := int(seg.used.Load())
+	chunks := *seg.chunks.Load()
+	for i := 0; i < n && i/chunkCells < len(chunks); i++ {
+		ch := chunks[i/chunkCells]
+		if ch.ready[i%chunkCells].Load() {
+			visit(i, &ch.cells[i%chunkCells])
+		}
+	}
+}
+
+func (seg *segment) empty() bool { return seg.used.Load() == 0 }
+
+// slotBytes returns the block itself; touch it under disk.Guard if mapped.
+func (seg *segment) slotBytes(block uint32) []byte {
+	for _, e := range *seg.extents.Load() {
+		if block >= e.first && block < e.first+e.blocks {
+			return e.mem[(block-e.first)*blockSize:][:blockSize]
+		}
+	}
+	return nil
+}
+
+// prefault touches every page, so that the first counts do not have to.
+func (seg *segment) prefault() {
+	for _, e := range *seg.extents.Load() {
+		if e.mapping != nil {
+			_ = disk.Populate(e.mem)
+		}
+	}
+}
+
+// image copies the blocks used so far to the heap.
+func (seg *segment) image() ([]byte, error) {
+	n := int64(seg.next.Load()) * blockSize
+	out := make([]byte, 0, n)
+	for _, e := range *seg.extents.Load() {
+		take := min(int64(len(e.mem)), n-int64(len(out)))
+		if take <= 0 {
+			break
+		}
+		copyOut := func() { out = append(out, e.mem[:take]...) }
+		if e.mapping == nil {
+			copyOut()
+		} else if err := disk.Guard(copyOut); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

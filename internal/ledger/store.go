@@ -1,0 +1,308 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/inprocess/meter/internal/disk"
+)
+
+func (u uuid) String() string { return hex.EncodeToString(u[:]) }
+
+// store is the ledger's directory.
+type store struct {
+	dir    string
+	max    int64
+	used   atomic.Int64 // bytes of all segment files
+	lock   *disk.FileLock
+	mapped bool   // counters may live in mapped files
+	weak   string // why that protects less than it should; "": nothing known
+
+	// step, in tests, is told what is about to happen and may fail it.
+	step func(what string) error
+}
+
+const (
+	formatFile     = "format"
+	formatText     = "meter ledger "
+	lockFile       = "lock"
+	totalsFile     = "totals"
+	quarantineFile = "quarantine.jsonl"
+	retainedDir    = "retained"
+	damagedDir     = "damaged"
+	segmentSuffix  = ".segment"
+	journalSuffix  = ".journal"
+)
+
+// openStore makes dir if need be, locks it and checks that it is a ledger's.
+func openStore(cfg Config) (*store, error) {
+	if err := disk.MakeDir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("meter: Dir: %w", err)
+	}
+	lock, err := lockDir(cfg)
+	if err != nil {
+		return nil, err
+	}
+	st := &store{dir: cfg.Dir, max: cfg.MaxDisk, lock: lock}
+	if err := st.checkFormat(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	st.mapped, st.weak = disk.Mappable(cfg.Dir)
+	st.mapped = st.mapped && !cfg.neverMap
+	return st, nil
+}
+
+func lockDir(cfg Config) (*disk.FileLock, error) {
+	path := filepath.Join(cfg.Dir, lockFile)
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	lock, err := disk.Lock(now, path)
+	if errors.Is(err, disk.ErrLocked) && cfg.LockWait > 0 {
+		cfg.Logger.Info("meter: directory in use, waiting for its owner to finish", "dir", cfg.Dir, "at_most", cfg.LockWait)
+		wait, cancel := context.WithTimeout(context.Background(), cfg.LockWait)
+		defer cancel()
+		lock, err = disk.Lock(wait, path)
+	}
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, fmt.Errorf("%w: another process counts in %s: give each process a directory of its own, or a longer LockWait if the other one is about to stop", ErrLocked, cfg.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("meter: Dir: %w", err)
+	}
+	return lock, nil
+}
+
+// checkFormat refuses a directory of another format, and one that holds files
+// and is no ledger.
+func (st *store) checkFormat() error {
+	path := filepath.Join(st.dir, formatFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		entries, err := os.ReadDir(st.dir)
+		if err != nil {
+			return fmt.Errorf("meter: Dir: %w", err)
+		}
+		for _, e := range entries {
+			if name := e.Name(); name != lockFile && name != formatFile+".new" && name != "lost+found" {
+				return fmt.Errorf("%w: %s holds %q and is no ledger: give an empty or a new directory", ErrFormat, st.dir, name)
+			}
+		}
+		return st.writeFile(formatFile, fmt.Appendf(nil, "%s%d\n", formatText, formatVersion))
+	}
+	if err != nil {
+		return fmt.Errorf("meter: Dir: %w", err)
+	}
+	if want := fmt.Sprintf("%s%d\n", formatText, formatVersion); string(data) != want {
+		return fmt.Errorf("%w: %s says %q, this program reads %q: use the version of meter that wrote it, or another directory",
+			ErrFormat, path, strings.TrimSpace(string(data[:min(len(data), 40)])), strings.TrimSpace(want))
+	}
+	return nil
+}
+
+// writeFile replaces a small file as a whole, durably.
+func (st *store) writeFile(name string, data []byte) error {
+	if err := st.before("replace " + name); err != nil {
+		return err
+	}
+	path := filepath.Join(st.dir, name)
+	f, err := disk.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = disk.Sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(st.dir)
+	}
+	return err
+}
+
+// before announces a step to a test; nil everywhere else.
+func (st *store) before(what string) error {
+	if st == nil || st.step == nil {
+		return nil
+	}
+	return st.step(what)
+}
+
+// room reports whether the budget allows bytes more.
+func (st *store) room(bytes int64) error {
+	if used := st.used.Load(); used+bytes > st.max {
+		return fmt.Errorf("%w: %d of MaxDisk's %d bytes are used", ErrFull, used, st.max)
+	}
+	return nil
+}
+
+// create makes a new file and its directory entry durable.
+func (st *store) create(name string) (*os.File, error) {
+	if err := st.before("create " + filepath.Ext(name)); err != nil {
+		return nil, err
+	}
+	f, err := disk.OpenFile(filepath.Join(st.dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	if err := syncDir(st.dir); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return f, nil
+}
+
+func segmentName(u uuid, generation uint32) string {
+	return fmt.Sprintf("%v.%d%s", u, generation, segmentSuffix)
+}
+
+// writeSegment writes a closed segment as a whole to a new file, durably, and
+// fills in h's identity.
+func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {
+	if err := st.room(int64(len(blocks))); err != nil {
+		return "", err
+	}
+	f, err := st.create(segmentName(h.uuid, h.generation))
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+		err = errors.Join(err, f.Close())
+	}()
+	if h.identity, err = disk.IdentityOf(f); err != nil {
+		return "", err
+	}
+	if err = st.before("write segment"); err != nil {
+		return "", err
+	}
+	// The head comes last: a file without one was never finished.
+	if _, err = f.WriteAt(blocks, h.size()); err != nil {
+		return "", err
+	}
+	if err = disk.Sync(f); err != nil {
+		return "", err
+	}
+	if _, err = f.WriteAt(h.encode(), 0); err != nil {
+		return "", err
+	}
+	if err = disk.Sync(f); err != nil {
+		return "", err
+	}
+	st.used.Add(h.size() + int64(len(blocks)))
+	return f.Name(), nil
+}
+
+// remove deletes a file; what is not there counts as deleted.
+func (st *store) remove(path string) {
+	if st.before("remove "+filepath.Ext(path)) != nil {
+		return
+	}
+	info, err := os.Lstat(path)
+	if err == nil && os.Remove(path) == nil && strings.HasSuffix(path, segmentSuffix) {
+		st.used.Add(-info.Size())
+	}
+}
+
+// retire moves a settled segment out of the way of Open, for disputes, or
+// deletes it.
+func (st *store) retire(path string, retain time.Duration) {
+	if retain <= 0 {
+		st.remove(path)
+		return
+	}
+	dir := filepath.Join(st.dir, retainedDir)
+	if os.MkdirAll(dir, 0o700) == nil {
+		now := time.Now()
+		os.Chtimes(path, now, now) // retained from now on
+		os.Rename(path, filepath.Join(dir, filepath.Base(path)))
+	}
+}
+
+// dropRetained deletes retained segments: those older than retain, and then the
+// oldest until bytes more fit into the budget.
+func (st *store) dropRetained(retain time.Duration, bytes int64) {
+	dir := filepath.Join(st.dir, retainedDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	type file struct {
+		path string
+		at   time.Time
+	}
+	var oldest []file
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			f := file{filepath.Join(dir, e.Name()), info.ModTime()}
+			if time.Since(f.at) > retain {
+				st.remove(f.path)
+				continue
+			}
+			oldest = append(oldest, f)
+		}
+	}
+	for st.room(bytes) != nil && len(oldest) > 0 {
+		first := 0
+		for i := range oldest {
+			if oldest[i].at.Before(oldest[first].at) {
+				first = i
+			}
+		}
+		st.remove(oldest[first].path)
+		oldest = append(oldest[:first], oldest[first+1:]...)
+	}
+}
+
+// setAside keeps a copy of a damaged file before anything changes it.
+func (st *store) setAside(path string) (copyPath string, err error) {
+	dir := filepath.Join(st.dir, damagedDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	copyPath = filepath.Join(dir, filepath.Base(path))
+	for i := 1; ; i++ {
+		if before, err := os.ReadFile(copyPath); err == nil && bytes.Equal(before, data) {
+			return copyPath, nil // it was found damaged before
+		}
+		f, err := disk.OpenFile(copyPath, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		if errors.Is(err, os.ErrExist) {
+			copyPath = filepath.Join(dir, fmt.Sprintf("%s.%d", filepath.Base(path), i))
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		_, err = f.Write(data)
+		if err == nil {
+			err = disk.Sync(f)
+		}
+		if err = errors.Join(err, f.Close(), syncDir(dir)); err != nil {
+			return "", err
+		}
+		return copyPath, nil
+	}
+}
+
+// syncDir makes names durable where the filesystem can.
+func syncDir(dir string) error {
+	if err := disk.SyncDir(dir); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
