@@ -2,7 +2,7 @@ package ledger
 
 import (
 	"fmt"
-	"maps"
+	"strings"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -102,7 +102,7 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 	if err := checkSeries(subject, dimensions); err != nil {
 		return nil, err
 	}
-	plain := f.plain.findOrAdd(subject, func() *Series { return &Series{feature: f, name: subject} })
+	plain := f.plain.findOrAdd(subject, func() *Series { return newSeries(f, strings.Clone(subject), 0) })
 	if len(dimensions) == 0 {
 		return plain, nil
 	}
@@ -111,7 +111,7 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 		return nil, fmt.Errorf("%w: subject and dimensions have %d bytes together, at most %d are allowed", ErrName, len(key), maxKey)
 	}
 	return f.dimensioned.findOrAdd(key, func() *Series {
-		s := &Series{feature: f, name: key, dims: &dimensioned{subject: subject, values: maps.Clone(dimensions)}}
+		s := newSeries(f, key, dimensioned)
 		for {
 			first := plain.next.Load()
 			s.next.Store(first)
@@ -144,19 +144,19 @@ func (f *Feature) Total(subject string) (quantity int64, start, end time.Time) {
 // inMonth is the series' total in a month. The caller holds totalsMu.
 func (s *Series) inMonth(month int32) int64 {
 	total := int64(0)
-	if s.month == month {
+	if s.feature.ledger.totalsMonth == month {
 		total = s.total
 	}
 	c := s.cell.Load()
 	if c == nil || monthOf(c.seg.head.start) != month {
 		return total
 	}
-	// A sealed word is part of the total already.
 	cells := []*cell{c}
 	if sp := c.spread.Load(); sp != nil {
 		cells = append(cells, sp.stripes...)
 	}
 	for _, c := range cells {
+		// A sealed word is part of the total already.
 		if word, ok := c.load(); ok && word&wordSet != 0 && word&wordSealed == 0 {
 			total = combine(s.feature.kind, total, int64(word&wordCount))
 		}
@@ -166,7 +166,7 @@ func (s *Series) inMonth(month int32) int64 {
 
 // evictIdle forgets series that were not used this month, so that memory follows
 // the customers of a month and not all there ever were.
-func (l *Ledger) evictIdle(month int32) {
+func (l *Ledger) evictIdle() {
 	for _, f := range l.featuresNow() {
 		for _, x := range [...]*index{f.plain, f.dimensioned} {
 			for i := range x.shards {
@@ -174,15 +174,15 @@ func (l *Ledger) evictIdle(month int32) {
 				sh.mu.Lock()
 				l.totalsMu.Lock()
 				stale := func(s *Series) bool {
-					return s.month < month && s.cell.Load() == nil && s.next.Load() == nil
+					return s.total == 0 && s.cell.Load() == nil && s.next.Load() == nil
 				}
 				if t := sh.table.Load(); t != nil {
 					for j := range t.entries {
 						if s := t.entries[j].series.Load(); s != nil && stale(s) {
-							s.evicted = true
+							s.mark(evicted)
 						}
 					}
-					sh.rebuild(func(s *Series) bool { return !s.evicted })
+					sh.rebuild(func(s *Series) bool { return !s.is(evicted) })
 				}
 				l.totalsMu.Unlock()
 				sh.mu.Unlock()

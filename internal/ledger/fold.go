@@ -17,7 +17,7 @@ func (l *Ledger) tidy() {
 	l.adoptOrphans()
 	if month := monthOf(l.tick()); month != l.lastMonth {
 		l.lastMonth = month
-		l.evictIdle(month)
+		l.evictIdle()
 	}
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()

@@ -51,7 +51,7 @@ func (x *index) find(name string) *Series {
 		if s == nil {
 			return nil
 		}
-		if t.entries[i].hash == hash && s.name == name {
+		if t.entries[i].hash == hash && s.name() == name {
 			return s
 		}
 	}

@@ -256,7 +256,7 @@ func appendEntry(b []byte, c *cell, word uint64) []byte {
 	var key []byte
 	var sh shape
 	var primary uint32
-	if c.stripe {
+	if c.stripe() {
 		sh, primary = newShape(0, 0, flagStripe), c.primary
 	} else {
 		key = c.series.appendKey(keyBuf[:0])

@@ -104,7 +104,8 @@ type Ledger struct {
 	sealed  []*sealed  // by start
 	unsaved []unsaved
 
-	totalsMu sync.Mutex // guards every series' total
+	totalsMu    sync.Mutex // guards every series' total
+	totalsMonth int32      // the month that they speak of; guarded by totalsMu
 
 	rotating   semaphore // held while segments change roles
 	spare      *segment  // the next active one, prepared; guarded by rotating
@@ -182,6 +183,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		l.log.Info("meter: the directory's filesystem protects less", "dir", cfg.Dir, "because", l.store.weak)
 	}
 	now := monthOf(time.Now().Unix())
+	l.totalsMonth = now
 	l.totals, err = openTotals(l, func(k usageKey, u usage) {
 		if k.month >= now {
 			l.noteUsage([]byte(k.key), k.kind, k.month, u.quantity)

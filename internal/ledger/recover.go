@@ -423,7 +423,7 @@ func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, quantity int
 		return
 	}
 	l.totalsMu.Lock()
-	s.note(month, kind, quantity)
+	l.note(s, month, quantity)
 	l.totalsMu.Unlock()
 }
 

@@ -71,9 +71,9 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		}
 		words[i] = word
 		if word&wordSet != 0 {
-			c.series.note(month, c.series.feature.kind, int64(word&wordCount))
+			l.note(c.series, month, int64(word&wordCount))
 		}
-		c.series.cell.CompareAndSwap(c, nil)
+		c.series.leave(c)
 	})
 	return words
 }
@@ -84,7 +84,7 @@ func (seg *segment) rebuild(words []uint64) []byte {
 	seg.each(func(i int, c *cell) {
 		var key []byte
 		sh := newShape(0, sink.Sum, flagStripe)
-		if !c.stripe {
+		if !c.stripe() {
 			key = c.series.appendKey(nil)
 			sh = newShape(len(key), c.series.feature.kind, 0)
 		}

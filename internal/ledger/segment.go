@@ -18,15 +18,16 @@ var errPoisoned = errors.New("segment's memory is gone")
 // where the system can do that safely, else on the heap. Both behave alike; only
 // what outlives the process differs.
 type segment struct {
-	head        head
-	path        string   // of its file; "": none (yet)
-	file        *os.File // nil: heap
-	journal     *journal // nil: none
-	maxQuantity int64
-	room        func(bytes int64) error // asks whether the disk budget allows more
-	fallback    bool                    // stands in for a segment that there was no room for
-	refusal     error                   // takes no series, for this reason; nil: does
-	counted     int64                   // bytes that stand for it in the disk budget
+	head     head
+	path     string                  // of its file; "": none (yet)
+	file     *os.File                // nil: heap
+	journal  *journal                // nil: none
+	limit    uint64                  // of a word
+	mapped   bool                    // touching the memory can fault
+	room     func(bytes int64) error // asks whether the disk budget allows more
+	fallback bool                    // stands in for a segment that there was no room for
+	refusal  error                   // takes no series, for this reason; nil: does
+	counted  int64                   // bytes that stand for it in the disk budget
 
 	poisoned atomic.Bool
 	extents  atomic.Pointer[[]*extent]
@@ -63,7 +64,7 @@ const (
 // newSegment makes a segment with room for bytes of blocks. file is nil for a
 // heap segment.
 func newSegment(h head, file *os.File, bytes int64, maxQuantity int64) (*segment, error) {
-	seg := &segment{head: h, file: file, maxQuantity: maxQuantity, room: func(int64) error { return nil }}
+	seg := &segment{head: h, file: file, mapped: file != nil, limit: uint64(maxQuantity), room: func(int64) error { return nil }}
 	seg.extents.Store(new([]*extent))
 	seg.chunks.Store(new([]*chunk))
 	seg.grow.Lock()
@@ -163,17 +164,17 @@ func (seg *segment) register(s *Series) (*cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.hot.Load() {
+	if s.is(hot) {
 		seg.spread(c)
 	}
 	return c, nil
 }
 
 func (s *Series) appendKey(b []byte) []byte {
-	if s.dims != nil {
-		return append(b, s.name...) // the name of a dimensioned series is its key
+	if s.is(dimensioned) {
+		return append(b, s.name()...)
 	}
-	return appendKey(b, s.feature.name, s.name, nil)
+	return appendKey(b, s.feature.name, s.name(), nil)
 }
 
 // place writes a slot and makes its cell.
@@ -193,20 +194,13 @@ func (seg *segment) place(s *Series, sh shape, primary uint32, key []byte) (*cel
 	} else if err := disk.Guard(write); err != nil {
 		return nil, errPoisoned
 	}
-	c := cell{
-		word:    (*atomic.Uint64)(unsafe.Pointer(&b[slotWord])),
-		seg:     seg,
-		series:  s,
-		block:   block,
-		primary: primary,
-		mapped:  e.mapping != nil,
-		stripe:  sh.stripe(),
+	if !sh.stripe() {
+		primary = block
 	}
-	return seg.addCell(&c), nil
+	return seg.addCell(s, (*atomic.Uint64)(unsafe.Pointer(&b[slotWord])), block, primary), nil
 }
 
-// addCell copies c to its place among the segment's cells.
-func (seg *segment) addCell(from *cell) *cell {
+func (seg *segment) addCell(s *Series, word *atomic.Uint64, block, primary uint32) *cell {
 	i := seg.used.Add(1) - 1
 	for int(i/chunkCells) >= len(*seg.chunks.Load()) {
 		seg.grow.Lock()
@@ -218,8 +212,7 @@ func (seg *segment) addCell(from *cell) *cell {
 	}
 	ch := (*seg.chunks.Load())[i/chunkCells]
 	c := &ch.cells[i%chunkCells]
-	c.word, c.seg, c.series = from.word, from.seg, from.series
-	c.block, c.primary, c.mapped, c.stripe = from.block, from.primary, from.mapped, from.stripe
+	c.word, c.seg, c.series, c.block, c.primary = word, seg, s, block, primary
 	ch.ready[i%chunkCells].Store(true)
 	return c
 }
@@ -237,7 +230,12 @@ func (seg *segment) spread(c *cell) {
 	}
 	sp.mask = uintptr(len(sp.stripes) - 1)
 	c.spread.Store(sp)
+	c.series.mark(spreading)
 }
+
+// stripeLimit is what a stripe's word may grow to: a share, so that all of them
+// together stay within what one record can carry.
+func (seg *segment) stripeLimit() uint64 { return seg.limit / (2 * maxStripes) }
 
 // each calls visit for every cell registered so far.
 func (seg *segment) each(visit func(i int, c *cell)) {
@@ -272,21 +270,29 @@ func (seg *segment) prefault() {
 	}
 }
 
-// image copies the blocks used so far to the heap.
+// image copies the blocks used so far to the heap, word by word: a late writer
+// may still look at one that it finds sealed.
 func (seg *segment) image() ([]byte, error) {
-	n := int64(seg.next.Load()) * blockSize
-	out := make([]byte, 0, n)
+	n := int(seg.next.Load()) * blockSize
+	words := make([]uint64, n/8)
+	out := words
 	for _, e := range *seg.extents.Load() {
-		take := min(int64(len(e.mem)), n-int64(len(out)))
-		if take <= 0 {
+		take := min(len(e.mem)/8, len(out))
+		if take == 0 {
 			break
 		}
-		copyOut := func() { out = append(out, e.mem[:take]...) }
+		from := unsafe.Slice((*uint64)(unsafe.Pointer(&e.mem[0])), take)
+		copyOut := func() {
+			for i := range from {
+				out[i] = atomic.LoadUint64(&from[i])
+			}
+		}
 		if e.mapping == nil {
 			copyOut()
 		} else if err := disk.Guard(copyOut); err != nil {
 			return nil, err
 		}
+		out = out[take:]
 	}
-	return out, nil
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), n), nil
 }

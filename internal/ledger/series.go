@@ -3,51 +3,81 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
 )
 
-// Series is one thing being counted: a feature, a subject, dimensions.
+// Series is one thing being counted: a feature, a subject, dimensions. What
+// counting touches lies in one cache line, and word is reached without a detour:
+// at many series the cache misses are all that counting costs.
 type Series struct {
-	cell    atomic.Pointer[cell] // where it counts in the active segment; nil: nowhere yet
+	seg     atomic.Pointer[segment]       // in which word lies; nil: not registered in the active one
+	word    atomic.Pointer[atomic.Uint64] // valid while seg is the same before and after it is read
+	cell    atomic.Pointer[cell]          // the slot's other side
 	feature *Feature
-	name    string                 // its name in the feature's index: the subject, or the encoded key if it has dimensions
-	dims    *dimensioned           // nil: no dimensions
-	next    atomic.Pointer[Series] // of the subject's plain series: its dimensioned ones
-	month   int32                  // of total; guarded by Ledger.totalsMu
-	hot     atomic.Bool            // writers collided on it before: spread it at once
-	evicted bool                   // no longer in the index; guarded by the shard's lock
-	total   int64                  // sealed in month; guarded by Ledger.totalsMu
+	text    *byte // of its name in the feature's index: the subject, or the encoded key if it has dimensions
+	textLen uint32
+	flags   atomic.Uint32
+	next    atomic.Pointer[Series] // from a plain series on: those of the same subject with dimensions
+	total   int64                  // sealed in Ledger.totalsMonth; guarded by Ledger.totalsMu
 }
 
-type dimensioned struct {
-	subject string
-	values  map[string]string
-}
+const (
+	quick       uint32 = 1 << iota // a Sum whose counts need no waiting for the disk
+	spreading                      // it counts in several slots
+	hot                            // writers collided on it before: spread it at once
+	dimensioned                    // its name is an encoded key
+	evicted                        // no longer in the index; guarded by the shard's lock
+)
 
-func (s *Series) subject() string {
-	if s.dims != nil {
-		return s.dims.subject
+func newSeries(f *Feature, name string, flags uint32) *Series {
+	s := &Series{feature: f, text: unsafe.StringData(name), textLen: uint32(len(name))}
+	if f.kind == sink.Sum && !f.ledger.syncAlways {
+		flags |= quick
 	}
-	return s.name
+	s.flags.Store(flags)
+	return s
 }
+
+func (s *Series) name() string { return unsafe.String(s.text, s.textLen) }
+
+func (s *Series) is(flag uint32) bool { return s.flags.Load()&flag != 0 }
+
+func (s *Series) mark(flag uint32)   { s.flags.Or(flag) }
+func (s *Series) unmark(flag uint32) { s.flags.And(^flag) }
 
 func (s *Series) index() *index {
-	if s.dims != nil {
+	if s.is(dimensioned) {
 		return s.feature.dimensioned
 	}
 	return s.feature.plain
 }
 
-// cell is a series' place in one segment. It keeps the segment's memory mapped
-// for as long as anybody can reach it.
+// settle publishes where the series counts from now on. The caller holds the
+// lock of the series' shard.
+func (s *Series) settle(seg *segment, c *cell) {
+	s.seg.Store(nil)
+	s.word.Store(c.word)
+	s.cell.Store(c)
+	if c.spread.Load() == nil {
+		s.unmark(spreading)
+	}
+	s.seg.Store(seg)
+}
+
+// leave makes the series forget a segment, so that it pins nothing.
+func (s *Series) leave(c *cell) {
+	s.seg.CompareAndSwap(c.seg, nil)
+	s.cell.CompareAndSwap(c, nil)
+}
+
+// cell is what a segment knows of one of its slots. It keeps the segment's
+// memory mapped for as long as anybody can reach it.
 type cell struct {
 	word   *atomic.Uint64 // in the segment
 	seg    *segment
@@ -56,10 +86,10 @@ type cell struct {
 	// journaled is the word that the journal holds. Guarded by the journal's lock.
 	journaled uint64
 	block     uint32
-	primary   uint32 // of a stripe: the block of the slot that it counts for
-	mapped    bool   // the word lies in a file, and touching it can fault
-	stripe    bool
+	primary   uint32 // of a stripe: the block of the slot that it counts for; else its own block
 }
+
+func (c *cell) stripe() bool { return c.primary != c.block }
 
 // spread holds the further slots of a series that several processors count at
 // once. They fold into one record.
@@ -84,8 +114,8 @@ const collisions = 3
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
-	if c := s.cell.Load(); c != nil && n > 0 && s.feature.kind == sink.Sum && !s.feature.ledger.syncAlways {
-		if n <= s.feature.ledger.maxQuantity && c.add(uint64(n)) == counted {
+	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading) == quick {
+		if word := s.word.Load(); s.seg.Load() == seg && seg.add(word, uint64(n)) == counted {
 			return nil
 		}
 	}
@@ -106,6 +136,9 @@ func (s *Series) addSlow(n int64) error {
 			return ErrClosed
 		}
 		return nil
+	}
+	if c := s.cell.Load(); c != nil && s.is(quick) && c.add(uint64(n)) == counted {
+		return nil // spread over several slots
 	}
 	return s.count(func(c *cell) result { return c.add(uint64(n)) })
 }
@@ -147,10 +180,10 @@ func (s *Series) count(op func(*cell) result) error {
 			}
 			return nil
 		case retired:
-			s.cell.CompareAndSwap(c, nil)
+			s.leave(c)
 		case faulted:
 			l.poison(c.seg)
-			s.cell.CompareAndSwap(c, nil)
+			s.leave(c)
 		case collided:
 			s.spread(c)
 		case overflow:
@@ -167,19 +200,19 @@ func (s *Series) count(op func(*cell) result) error {
 func (s *Series) register() (*cell, error) {
 	l := s.feature.ledger
 	x := s.index()
-	hash := x.hash(s.name)
+	hash := x.hash(s.name())
 	sh := x.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if l.closed.Load() {
 		return nil, ErrClosed
 	}
-	if s.evicted {
+	if s.is(evicted) {
 		// Counter handles outlive their place in the index.
-		if twin := x.find(s.name); twin != nil {
+		if twin := x.find(s.name()); twin != nil {
 			return twin.registerLocked()
 		}
-		s.evicted = false
+		s.unmark(evicted)
 		sh.insert(hash, s)
 	}
 	return s.registerLocked()
@@ -195,7 +228,7 @@ func (s *Series) registerLocked() (*cell, error) {
 		c, err := seg.register(s)
 		switch err {
 		case nil:
-			s.cell.Store(c)
+			s.settle(seg, c)
 			return c, nil
 		case errPoisoned:
 			l.poison(seg)
@@ -207,11 +240,9 @@ func (s *Series) registerLocked() (*cell, error) {
 
 // spread gives a series that writers collide on several slots.
 func (s *Series) spread(c *cell) {
-	if c.stripe || c.spread.Load() != nil || !s.hot.CompareAndSwap(false, true) {
-		s.hot.Store(true)
-		return
+	if s.flags.Or(hot)&hot == 0 && c.spread.Load() == nil {
+		c.seg.spread(c)
 	}
-	c.seg.spread(c)
 }
 
 const maxStripes = 32
@@ -231,15 +262,24 @@ func (c *cell) add(n uint64) result {
 		// address of a local tells them apart without asking the scheduler.
 		var here byte
 		at := uintptr(unsafe.Pointer(&here))
-		c = sp.stripes[(at>>10^at>>16)&sp.mask]
+		stripe := sp.stripes[(at>>10^at>>16)&sp.mask]
+		return c.seg.guard(func() result { return addStubborn(stripe.word, n, c.seg.stripeLimit()) })
 	}
-	if !c.mapped {
-		return c.addWord(n)
+	if c.series.is(hot) { // and there was no room to spread it
+		return c.seg.guard(func() result { return addStubborn(c.word, n, c.seg.limit) })
 	}
-	return c.addMapped(n)
+	return c.seg.add(c.word, n)
 }
 
-func (c *cell) addMapped(n uint64) (res result) {
+// add counts n in one of the segment's words.
+func (seg *segment) add(word *atomic.Uint64, n uint64) result {
+	if !seg.mapped {
+		return addWord(word, n, seg.limit)
+	}
+	return seg.addMapped(word, n)
+}
+
+func (seg *segment) addMapped(word *atomic.Uint64, n uint64) (res result) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -247,60 +287,46 @@ func (c *cell) addMapped(n uint64) (res result) {
 			recoverFault(recover())
 		}
 	}()
-	res = c.addWord(n)
-	runtime.KeepAlive(c)
+	res = addWord(word, n, seg.limit)
+	runtime.KeepAlive(seg)
 	return res
 }
 
-// limit is what the word may grow to. Stripes get a share, so that together they
-// stay within what one record can carry.
-func (c *cell) limit() uint64 {
-	if c.stripe {
-		return uint64(c.seg.maxQuantity) / (2 * maxStripes)
-	}
-	return uint64(c.seg.maxQuantity)
-}
-
-func (c *cell) addWord(n uint64) result {
-	limit := c.limit()
+func addWord(word *atomic.Uint64, n, limit uint64) result {
 	for range collisions {
-		word := c.word.Load()
-		if word&wordSealed != 0 {
-			return retired
+		if res := tryAdd(word, n, limit); res != collided {
+			return res
 		}
-		sum := word&wordCount + n
-		if sum > limit {
-			return overflow
-		}
-		if c.word.CompareAndSwap(word, sum|wordSet) {
-			return counted
-		}
-	}
-	if c.stripe || c.series.hot.Load() {
-		return c.addStubborn(n, limit)
 	}
 	return collided
 }
 
 // addStubborn counts however many writers it meets.
-func (c *cell) addStubborn(n, limit uint64) result {
+func addStubborn(word *atomic.Uint64, n, limit uint64) result {
 	for {
-		word := c.word.Load()
-		if word&wordSealed != 0 {
-			return retired
-		}
-		sum := word&wordCount + n
-		if sum > limit {
-			return overflow
-		}
-		if c.word.CompareAndSwap(word, sum|wordSet) {
-			return counted
+		if res := tryAdd(word, n, limit); res != collided {
+			return res
 		}
 	}
 }
 
+func tryAdd(word *atomic.Uint64, n, limit uint64) result {
+	old := word.Load()
+	if old&wordSealed != 0 {
+		return retired
+	}
+	sum := old&wordCount + n
+	if sum > limit {
+		return overflow
+	}
+	if word.CompareAndSwap(old, sum|wordSet) {
+		return counted
+	}
+	return collided
+}
+
 func (c *cell) setMax(level uint64) result {
-	return c.guarded(func() result {
+	return c.seg.guard(func() result {
 		for {
 			word := c.word.Load()
 			if word&wordSealed != 0 {
@@ -317,7 +343,7 @@ func (c *cell) setMax(level uint64) result {
 }
 
 func (c *cell) setLast(level uint64) result {
-	return c.guarded(func() result {
+	return c.seg.guard(func() result {
 		for {
 			word := c.word.Load()
 			if word&wordSealed != 0 {
@@ -330,8 +356,9 @@ func (c *cell) setLast(level uint64) result {
 	})
 }
 
-func (c *cell) guarded(op func() result) (res result) {
-	if !c.mapped {
+// guard runs op, which touches the segment's memory.
+func (seg *segment) guard(op func() result) (res result) {
+	if !seg.mapped {
 		return op()
 	}
 	before := debug.SetPanicOnFault(true)
@@ -342,7 +369,7 @@ func (c *cell) guarded(op func() result) (res result) {
 		}
 	}()
 	res = op()
-	runtime.KeepAlive(c)
+	runtime.KeepAlive(seg)
 	return res
 }
 
@@ -358,7 +385,7 @@ func recoverFault(r any) {
 
 // load reads the word; ok is false when the memory is gone.
 func (c *cell) load() (word uint64, ok bool) {
-	res := c.guarded(func() result {
+	res := c.seg.guard(func() result {
 		word = c.word.Load()
 		return counted
 	})
@@ -367,7 +394,7 @@ func (c *cell) load() (word uint64, ok bool) {
 
 // seal makes the word final.
 func (c *cell) seal() (word uint64, ok bool) {
-	res := c.guarded(func() result {
+	res := c.seg.guard(func() result {
 		for {
 			word = c.word.Load()
 			if word&wordSealed != 0 || c.word.CompareAndSwap(word, word|wordSealed) {
@@ -377,40 +404,4 @@ func (c *cell) seal() (word uint64, ok bool) {
 		}
 	})
 	return word, res == counted
-}
-
-// monthOf numbers calendar months in UTC.
-func monthOf(second int64) int32 {
-	t := time.Unix(second, 0).UTC()
-	return int32(t.Year())*12 + int32(t.Month()) - 1
-}
-
-func monthBounds(month int32) (start, end time.Time) {
-	start = time.Date(int(month/12), time.Month(month%12)+1, 1, 0, 0, 0, 0, time.UTC)
-	return start, start.AddDate(0, 1, 0)
-}
-
-// note adds a sealed quantity to the running month. The caller holds totalsMu.
-func (s *Series) note(month int32, kind sink.Kind, quantity int64) {
-	if month < s.month {
-		return
-	}
-	if month > s.month {
-		s.month, s.total = month, 0
-	}
-	s.total = combine(kind, s.total, quantity)
-}
-
-// combine adds a later quantity to an earlier one.
-func combine(kind sink.Kind, earlier, later int64) int64 {
-	switch kind {
-	case sink.Max:
-		return max(earlier, later)
-	case sink.Last:
-		return later
-	}
-	if earlier > math.MaxInt64-later {
-		return math.MaxInt64
-	}
-	return earlier + later
 }
