@@ -22,11 +22,17 @@ var (
 // other length nobody knows which answer belongs to which record, and the whole
 // batch is in doubt.
 //
+// A nil *BatchError in a non-nil error, a common slip, answers for no record and
+// so means doubt for all.
+//
 // Concurrency: read-only once returned.
 type BatchError struct{ Errs []error }
 
 // Error counts the records that failed and quotes the first failure.
 func (e *BatchError) Error() string {
+	if e == nil {
+		return "sink: nil *BatchError: return a nil error when all are delivered"
+	}
 	failed := 0
 	var first error
 	for _, err := range e.Errs {
@@ -40,7 +46,12 @@ func (e *BatchError) Error() string {
 }
 
 // Unwrap returns the entries, so that errors.Is and errors.As look into them.
-func (e *BatchError) Unwrap() []error { return e.Errs }
+func (e *BatchError) Unwrap() []error {
+	if e == nil {
+		return nil
+	}
+	return e.Errs
+}
 
 // RetryAfter says that a record, or with a whole batch's error the route, is not
 // to be tried again before d has passed. The outcome stays that of err. A nil

@@ -164,9 +164,16 @@ func (s *Series) inMonth(month int32) int64 {
 	return total
 }
 
-// evictIdle forgets series that were not used this month, so that memory follows
+// evictIdle forgets, once a month, series that were not used in it, so that memory follows
 // the customers of a month and not all there ever were.
 func (l *Ledger) evictIdle() {
+	l.totalsMu.Lock()
+	month := l.totalsMonth
+	l.totalsMu.Unlock()
+	if month == l.evictedIn {
+		return
+	}
+	l.evictedIn = month
 	for _, f := range l.featuresNow() {
 		for _, x := range [...]*index{f.plain, f.dimensioned} {
 			for i := range x.shards {

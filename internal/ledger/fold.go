@@ -15,10 +15,7 @@ func (l *Ledger) tidy() {
 	}
 	l.merge()
 	l.adoptOrphans()
-	if month := monthOf(l.tick()); month != l.lastMonth {
-		l.lastMonth = month
-		l.evictIdle()
-	}
+	l.evictIdle()
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
 		if sd.flush() == nil && sd.cold() {
@@ -97,5 +94,5 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 	for _, sd := range settled {
 		still[sd.head.uuid] = true
 	}
-	return l.totals.compact(func(u uuid) bool { return still[u] }, l.lastMonth)
+	return l.totals.compact(func(u uuid) bool { return still[u] }, monthOf(l.tick()))
 }

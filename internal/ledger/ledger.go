@@ -47,7 +47,8 @@ type Config struct {
 	RefuseWhenFull bool          // without room: ErrFull instead of counting in memory
 	Logger         *slog.Logger
 
-	neverMap bool // in tests: behave as where mapping files is not safe
+	neverMap bool                    // in tests: behave as where mapping files is not safe
+	step     func(what string) error // in tests: told what is about to happen on disk, and may fail it
 }
 
 // Route is a named way out, with what the ledger must know of the sink behind it.
@@ -109,7 +110,8 @@ type Ledger struct {
 
 	rotating   semaphore // held while segments change roles
 	spare      *segment  // the next active one, prepared; guarded by rotating
-	lastMonth  int32     // guarded by rotating
+	firstStart int64     // of this process's first window
+	evictedIn  int32     // month in which idle series were last forgotten; guarded by rotating
 	kick       chan struct{}
 	stop       chan struct{}
 	maintained chan struct{} // closed when maintain has ended
@@ -162,6 +164,7 @@ func Open(cfg Config) (*Ledger, error) {
 		l.totals, _ = openTotals(l, nil)
 		l.quarantine, _, _ = openQuarantine(l)
 	}
+	l.adoptOrphans()
 	if err := l.begin(); err != nil {
 		return nil, errors.Join(err, l.release())
 	}
@@ -250,12 +253,16 @@ func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error 
 // begin makes the first segment and wakes every route.
 func (l *Ledger) begin() error {
 	now := l.tick()
-	l.lastMonth = monthOf(now)
+	l.evictedIn = monthOf(now)
 	start := now
 	for _, sd := range l.sealedNow() {
 		if l.store != nil {
 			start = max(start, sd.head.start+1)
 		}
+	}
+	l.firstStart = start
+	if err := l.waitUntil(context.Background(), start-maxDriftOpen); err != nil {
+		return err
 	}
 	seg := l.prepare(0)
 	if err := l.activate(seg, start); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -53,11 +54,12 @@ func openMode(cfg Config, mode string) (*Ledger, error) {
 	return Open(cfg)
 }
 
+// eachMode runs a test in every mode, in fake time: windows take whole seconds.
 func eachMode(t *testing.T, test func(t *testing.T, mode string)) {
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			test(t, mode)
+			synctest.Test(t, func(t *testing.T) { test(t, mode) })
 		})
 	}
 }

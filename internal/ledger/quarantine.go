@@ -11,6 +11,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +60,7 @@ func newQuarantineLine(r sink.Record, route string) quarantineLine {
 
 func (q quarantineLine) encode() []byte {
 	q.CRC = 0
+	q.Reason, q.Note = strings.ToValidUTF8(q.Reason, "\uFFFD"), strings.ToValidUTF8(q.Note, "\uFFFD")
 	b, err := json.Marshal(q)
 	if err != nil {
 		panic(err) // strings, numbers and times of known form
@@ -155,6 +157,10 @@ func (q *quarantine) append(lines []quarantineLine) error {
 	for _, line := range lines {
 		b = append(b, line.encode()...)
 	}
+	return q.appendRaw(b)
+}
+
+func (q *quarantine) appendRaw(b []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err := q.store.before("append quarantine"); err != nil {
@@ -207,8 +213,8 @@ func (l *Ledger) hold(sd *sealed, route int, reasons map[uint32]holding) error {
 			line.FirstAttempt = &at
 		}
 		lines, blocks = append(lines, line), append(blocks, block)
-		l.log.Warn("meter: record quarantined", "route", line.Route, "record", r.ID, "feature", r.Feature, "outcome", line.Outcome, "reason", why.reason)
 	}
+	l.log.Warn("meter: records quarantined", "route", l.routes[route].Name, "records", len(lines), "first", lines[0].ID, "outcome", lines[0].Outcome, "reason", lines[0].Reason)
 	if err := l.quarantine.append(lines); err != nil {
 		l.health.set("quarantine", fmt.Errorf("meter: can't write %s: %w", quarantineFile, err))
 		return err

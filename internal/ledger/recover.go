@@ -68,7 +68,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		f, err := disk.OpenFile(path, os.O_RDWR)
+		f, err := disk.OpenFile(path, os.O_RDONLY)
 		if err != nil {
 			return nil, fmt.Errorf("meter: %w", err)
 		}
@@ -83,16 +83,16 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 			return nil, fmt.Errorf("%w (%s)", err, path)
 		case err == nil:
 			l.store.used.Add(size)
-			f := of(h.uuid)
-			if f.path != "" && f.head.generation >= h.generation {
+			f, copied := of(h.uuid), differs(h.identity, identity)
+			switch {
+			case f.path == "":
+			case f.copied && !copied || f.copied == copied && f.head.generation < h.generation:
+				f.stale = append(f.stale, f.path)
+			default:
 				f.stale = append(f.stale, path)
 				continue
 			}
-			if f.path != "" {
-				f.stale = append(f.stale, f.path)
-			}
-			f.head, f.path, f.headDamaged = h, path, !intact
-			f.copied = differs(h.identity, identity)
+			f.head, f.path, f.headDamaged, f.copied = h, path, !intact, copied
 			continue
 		case !errors.Is(err, errNotASegment):
 			l.setAside(path, err)
@@ -142,6 +142,9 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		return nil, err
 	}
 	for _, path := range f.stale {
+		if f.head.generation == 0 {
+			l.setAside(path, errors.New("a second file of one segment"))
+		}
 		l.store.remove(path)
 	}
 	if f.head == nil || l.totals.folded[f.head.uuid] {
@@ -199,7 +202,7 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 func (l *Ledger) readJournals(f *found) ([]*journalContent, error) {
 	var journals []*journalContent
 	for _, path := range f.journals {
-		file, err := disk.OpenFile(path, os.O_RDWR)
+		file, err := disk.OpenFile(path, os.O_RDONLY)
 		if err != nil {
 			return nil, fmt.Errorf("meter: %w", err)
 		}
@@ -365,31 +368,27 @@ func (l *Ledger) saveOver(sd *sealed) error {
 		return err
 	}
 	defer file.Close()
-	if err := l.store.before("save recovered"); err != nil {
-		return err
-	}
 	info, err := file.Stat()
 	if err != nil {
 		return err
 	}
-	if _, err := file.WriteAt(sd.img.blocks, sd.head.size()); err != nil {
+	h := sd.head
+	if h.identity, err = disk.IdentityOf(file); err != nil {
 		return err
 	}
-	if err := disk.Sync(file); err != nil {
-		return err
+	size := h.size() + int64(len(sd.img.blocks))
+	err = l.store.steps(
+		step{"save recovered blocks", func() error { _, err := file.WriteAt(sd.img.blocks, h.size()); return err }},
+		step{"sync blocks", func() error { return disk.Sync(file) }},
+		step{"save recovered head", func() error { _, err := file.WriteAt(h.encode(), 0); return err }},
+		step{"truncate", func() error { return file.Truncate(size) }},
+		step{"sync head", func() error { return disk.Sync(file) }},
+	)
+	if err == nil {
+		sd.head = h
+		l.store.used.Add(size - info.Size())
 	}
-	if sd.head.identity, err = disk.IdentityOf(file); err != nil {
-		return err
-	}
-	if _, err := file.WriteAt(sd.head.encode(), 0); err != nil {
-		return err
-	}
-	size := sd.head.size() + int64(len(sd.img.blocks))
-	if err := file.Truncate(size); err != nil {
-		return err
-	}
-	l.store.used.Add(size - info.Size())
-	return disk.Sync(file)
+	return err
 }
 
 // noteSealed brings a recovered segment into the running month's totals.

@@ -12,10 +12,14 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
-// maxDrift is how far windows may run ahead of the clock in memory, where nobody
-// compares them with another run's: a test that flushes often need not wait for
-// whole seconds.
-const maxDrift = 3600
+// How far a window's first second may run ahead of the clock, in seconds, before
+// somebody has to wait: windows have seconds of their own, so flushing or
+// crashing more than once a second uses them up faster than they come.
+const (
+	maxDriftFlush  = 1
+	maxDriftOpen   = 60   // a crash loop; stays within clockSlack
+	maxDriftMemory = 3600 // nobody compares these windows with another run's
+)
 
 // owedRoutes is the route table of new segments.
 func (l *Ledger) owedRoutes() []owed {
@@ -109,10 +113,11 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 func (l *Ledger) activate(seg *segment, start int64) error {
 	seg.head.start = start
 	if seg.file != nil {
-		if err := writePart(seg.file, openedAt, seg.head.encodeOpened()); err != nil {
-			return err
-		}
-		if err := disk.Sync(seg.file); err != nil {
+		err := l.store.steps(
+			step{"open head", func() error { return writePart(seg.file, openedAt, seg.head.encodeOpened()) }},
+			step{"sync head", func() error { return disk.Sync(seg.file) }},
+		)
+		if err != nil {
 			return err
 		}
 	}
@@ -198,20 +203,30 @@ func (l *Ledger) prepareSpare() {
 // nextStart picks the next window's first second: now, or the second after the
 // old window's first if that one has not passed yet.
 func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
-	for {
-		now := l.tick()
-		start := max(now, old.head.start+1)
-		drift := start - now
-		if drift == 0 || l.store == nil && drift <= maxDrift {
-			return start, nil
-		}
-		timer := time.NewTimer(time.Until(time.Unix(start, 0)))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return 0, ctx.Err()
-		}
+	start := max(l.tick(), old.head.start+1)
+	drift := int64(maxDriftFlush)
+	if l.store == nil {
+		drift = maxDriftMemory
+	}
+	if start <= l.firstStart+drift {
+		return start, nil // a crash loop's drift is not made up for here
+	}
+	return start, l.waitUntil(ctx, start-drift)
+}
+
+// waitUntil waits for the clock to reach a second.
+func (l *Ledger) waitUntil(ctx context.Context, second int64) error {
+	wait := time.Until(time.Unix(second, 0))
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -173,26 +173,19 @@ func (l *Ledger) saveAgain() {
 	}
 }
 
+// saveInPlace writes the sealed image over the blocks that were counted in. The
+// closing stamp comes after them: without it they are recovered as they are.
 func (l *Ledger) saveInPlace(sd *sealed, seg *segment) error {
-	if err := l.store.before("save segment"); err != nil {
-		return err
-	}
 	size := sd.head.size() + int64(len(sd.img.blocks))
-	if _, err := seg.file.WriteAt(sd.img.blocks, sd.head.size()); err != nil {
-		return err
+	err := l.store.steps(
+		step{"save blocks", func() error { _, err := seg.file.WriteAt(sd.img.blocks, sd.head.size()); return err }},
+		step{"sync blocks", func() error { return disk.Sync(seg.file) }},
+		step{"close head", func() error { return writePart(seg.file, closedAt, sd.head.encodeClosed()) }},
+		step{"truncate", func() error { return seg.file.Truncate(size) }},
+		step{"sync head", func() error { return disk.Sync(seg.file) }},
+	)
+	if err == nil {
+		l.store.used.Add(size - seg.counted)
 	}
-	if err := disk.Sync(seg.file); err != nil {
-		return err
-	}
-	if err := writePart(seg.file, closedAt, sd.head.encodeClosed()); err != nil {
-		return err
-	}
-	if err := seg.file.Truncate(size); err != nil {
-		return err
-	}
-	if err := disk.Sync(seg.file); err != nil {
-		return err
-	}
-	l.store.used.Add(size - seg.counted)
-	return nil
+	return err
 }

@@ -35,7 +35,7 @@ type sealed struct {
 	pins      int                // callers that need image and file while they do not hold mu
 	unsettled int                // (record, route) pairs that something may still happen to
 	held      int                // those of them in quarantine
-	last      [MaxRoutes]int     // those of open that are of kind Last
+	last      [MaxRoutes]int     // unsettled records of kind Last
 	unsent    [MaxRoutes]int     // those of open that were never attempted and are Sums
 	cursor    [MaxRoutes]int     // no sendable record stands before it in img.slots
 	tries     map[retryKey]retry // of records that failed an attempt
@@ -207,13 +207,16 @@ func (sd *sealed) countOpen(entry int, block uint32, o outcomes, n int) {
 		sd.held += n
 	}
 	r := sd.table[entry]
-	if r < 0 || !s.sendable() && s != attempted {
+	if r < 0 {
+		return
+	}
+	if !s.settled() && sd.img.shape(block).kind() == sink.Last {
+		sd.last[r] += n
+	}
+	if !s.sendable() && s != attempted {
 		return
 	}
 	sd.open[r] += n
-	if sd.img.shape(block).kind() == sink.Last {
-		sd.last[r] += n
-	}
 	if sd.fresh(block, o, entry) {
 		sd.unsent[r] += n
 	}
@@ -310,7 +313,7 @@ func (sd *sealed) persist(blocks []uint32, durable bool) error {
 	if err == nil {
 		err = sd.write(blocks)
 	}
-	if err == nil && durable {
+	if err == nil && durable && sd.dirty {
 		f := sd.file
 		sd.pins++
 		sd.mu.Unlock()

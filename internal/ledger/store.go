@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ func openStore(cfg Config) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{dir: cfg.Dir, max: cfg.MaxDisk, lock: lock}
+	st := &store{dir: cfg.Dir, max: cfg.MaxDisk, lock: lock, step: cfg.step}
 	if err := st.checkFormat(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -90,8 +91,9 @@ func (st *store) checkFormat() error {
 		if err != nil {
 			return fmt.Errorf("meter: Dir: %w", err)
 		}
+		ours := []string{lockFile, formatFile + ".new", retainedDir, damagedDir, "lost+found"}
 		for _, e := range entries {
-			if name := e.Name(); name != lockFile && name != formatFile+".new" && name != "lost+found" {
+			if name := e.Name(); !slices.Contains(ours, name) {
 				return fmt.Errorf("%w: %s holds %q and is no ledger: give an empty or a new directory", ErrFormat, st.dir, name)
 			}
 		}
@@ -109,25 +111,40 @@ func (st *store) checkFormat() error {
 
 // writeFile replaces a small file as a whole, durably.
 func (st *store) writeFile(name string, data []byte) error {
-	if err := st.before("replace " + name); err != nil {
+	path := filepath.Join(st.dir, name)
+	if err := st.before("create " + name); err != nil {
 		return err
 	}
-	path := filepath.Join(st.dir, name)
 	f, err := disk.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = disk.Sync(f)
+	err = st.steps(
+		step{"write " + name, func() error { _, err := f.Write(data); return err }},
+		step{"sync " + name, func() error { return disk.Sync(f) }},
+		step{"rename " + name, func() error { return os.Rename(path+".new", path) }},
+		step{"sync directory", func() error { return syncDir(st.dir) }},
+	)
+	return errors.Join(err, f.Close())
+}
+
+// step is something after which the process may die.
+type step struct {
+	what string
+	do   func() error
+}
+
+// steps does one after the other, up to the first that fails.
+func (st *store) steps(all ...step) error {
+	for _, s := range all {
+		if err := st.before(s.what); err != nil {
+			return err
+		}
+		if err := s.do(); err != nil {
+			return err
+		}
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDir(st.dir)
-	}
-	return err
+	return nil
 }
 
 // before announces a step to a test; nil everywhere else.
@@ -184,20 +201,14 @@ func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {
 	if h.identity, err = disk.IdentityOf(f); err != nil {
 		return "", err
 	}
-	if err = st.before("write segment"); err != nil {
-		return "", err
-	}
 	// The head comes last: a file without one was never finished.
-	if _, err = f.WriteAt(blocks, h.size()); err != nil {
-		return "", err
-	}
-	if err = disk.Sync(f); err != nil {
-		return "", err
-	}
-	if _, err = f.WriteAt(h.encode(), 0); err != nil {
-		return "", err
-	}
-	if err = disk.Sync(f); err != nil {
+	err = st.steps(
+		step{"write blocks", func() error { _, err := f.WriteAt(blocks, h.size()); return err }},
+		step{"sync blocks", func() error { return disk.Sync(f) }},
+		step{"write head", func() error { _, err := f.WriteAt(h.encode(), 0); return err }},
+		step{"sync head", func() error { return disk.Sync(f) }},
+	)
+	if err != nil {
 		return "", err
 	}
 	st.used.Add(h.size() + int64(len(blocks)))
@@ -207,7 +218,7 @@ func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {
 // remove deletes a file; what is not there counts as deleted.
 func (st *store) remove(path string) {
 	if st.before("remove "+filepath.Ext(path)) != nil {
-		return
+		return // found again, and recognized, at the next Open
 	}
 	info, err := os.Lstat(path)
 	if err == nil && os.Remove(path) == nil && strings.HasSuffix(path, segmentSuffix) {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -49,6 +50,9 @@ type Result struct {
 // that is part of an unresolved batch of this route are left out, so that two
 // deliveries never overlap for it.
 func (l *Ledger) Take(route, most int, hold func(feature string) bool) (*Batch, error) {
+	if l.closed.Load() {
+		return nil, ErrClosed
+	}
 	b := &Batch{ledger: l, route: route, pairs: make(map[pair]bool)}
 	ln := &l.lanes[route]
 	ln.mu.Lock()
@@ -82,7 +86,9 @@ func (sd *sealed) take(b *Batch, most int, hold func(string) bool, ln *lane) err
 	wasLoaded, before := sd.img != nil, len(b.items)
 	img, err := sd.load()
 	if err != nil {
-		return fmt.Errorf("meter: %w", err)
+		err = fmt.Errorf("meter: sealed counts can't be read: %w", err)
+		sd.ledger.health.set("segment "+sd.head.uuid.String(), err)
+		return err
 	}
 	l, r := sd.ledger, &sd.ledger.routes[route]
 	now, highWater := time.Now(), l.highWaterTime()
@@ -125,7 +131,10 @@ func (sd *sealed) take(b *Batch, most int, hold func(string) bool, ln *lane) err
 			continue
 		}
 		if rec.Kind == sink.Last {
-			if err := l.supersede(route, sd, img.key(block), b); err != nil {
+			if b.pairs[p] {
+				continue // an older one is in this batch: its outcome comes first
+			}
+			if err := l.supersede(route, sd, img.key(block)); err != nil {
 				return err
 			}
 		}
@@ -161,20 +170,20 @@ func (sd *sealed) unsendable(r *Route, block uint32, s state, first uint32, now,
 }
 
 // supersede writes off the older open records of a Last series before a newer
-// one is attempted, durably. Those in b itself go out before it.
-func (l *Ledger) supersede(route int, newer *sealed, key []byte, b *Batch) error {
+// one is attempted, durably: sent after it they would bring the old level back.
+func (l *Ledger) supersede(route int, newer *sealed, key []byte) error {
 	for _, sd := range l.sealedNow() {
 		if sd == newer || sd.head.start >= newer.head.start {
 			break
 		}
-		if err := sd.supersede(route, key, b); err != nil {
+		if err := sd.supersede(route, key); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (sd *sealed) supersede(route int, key []byte, b *Batch) error {
+func (sd *sealed) supersede(route int, key []byte) error {
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	if sd.last[route] == 0 {
@@ -186,7 +195,10 @@ func (sd *sealed) supersede(route int, key []byte, b *Batch) error {
 	}
 	entry := sd.entry[route]
 	for _, block := range img.slots {
-		if img.shape(block).kind() == sink.Last && string(img.key(block)) == string(key) && sd.outcomes(block).states[entry].sendable() {
+		if img.shape(block).kind() != sink.Last || !bytes.Equal(img.key(block), key) {
+			continue
+		}
+		if s := sd.outcomes(block).states[entry]; s.sendable() || s == doubtHeld || s == pendingHeld {
 			sd.set(block, func(o *outcomes) { o.states[entry] = superseded })
 			return sd.persist([]uint32{block}, true)
 		}

@@ -1,0 +1,118 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
+)
+
+// Decision is what was decided about a caller, before the call runs.
+//
+// Concurrency: read-only.
+type Decision struct {
+	Feature string
+	Caller  Caller          // with the subject that is billed
+	Verdict license.Verdict // zero without a Checker
+	Refusal *RefusedError   // nil: let through
+	Shadow  bool            // let through in spite of Refusal
+}
+
+// admit decides about who, and makes c their call if they may. unknown is why who
+// could not be identified, nil if they could.
+func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Caller, unknown *RefusedError) error {
+	m := f.meter
+	if m.closing.Load() {
+		return f.refusal(license.Unavailable, who.Subject, ErrClosed)
+	}
+	if f.kind != sink.Sum {
+		return fmt.Errorf("%w: feature %q is of kind %v: %w", ErrKind, f.name, f.kind, errNoSum)
+	}
+	dims := dimensionsOf(ctx)
+	if dims != nil && dims.err != nil {
+		return dims.err
+	}
+	var verdict license.Verdict
+	subject, refusal := "", unknown
+	if refusal == nil {
+		subject, refusal = f.check(ctx, who, &verdict)
+	}
+	if refusal == nil && cfg.limiter != nil {
+		if ok, retryAfter := cfg.limiter.allow(subject, time.Now()); !ok {
+			refusal = f.refusal(license.TooFast, subject, nil)
+			refusal.RetryAfter = retryAfter
+		}
+	}
+	c.feature, c.caller, c.subject, c.dims, c.preset = f, who, subject, dims, cfg.preset
+	c.state.Store(unset)
+	if m.cfg.OnDecision != nil {
+		m.cfg.OnDecision(ctx, Decision{f.name, c.Caller(), verdict, refusal, m.cfg.Shadow})
+	}
+	if refusal != nil && !m.cfg.Shadow {
+		return refusal
+	}
+	return nil
+}
+
+// check says who is billed for a call by who, or why there is none. Refused, it
+// still names the subject if it is known.
+func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdict) (string, *RefusedError) {
+	m := f.meter
+	if who.Subject == "" && who.Key.IsZero() {
+		return "", f.refusal(license.NoKey, "", ErrNoCaller)
+	}
+	if why := badValue(who.Subject, maxSubject); why != "" {
+		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: subject: %s", ErrName, why))
+	}
+	if m.cfg.Checker == nil {
+		if who.Subject == "" {
+			m.warnNoChecker.Do(func() {
+				m.log().WarnContext(ctx, "meter: a key without a Config.Checker names nobody to bill; calls are refused", "feature", f.name)
+			})
+			return "", f.refusal(license.NoKey, "", ErrNoCaller)
+		}
+		return who.Subject, nil
+	}
+	v, err := m.cfg.Checker.Check(ctx, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
+	subject := who.Subject
+	if err == nil && v.Subject != "" {
+		subject = v.Subject
+		if why := badValue(subject, maxSubject); why != "" {
+			subject, err = "", fmt.Errorf("%w: subject of the verdict: %s", ErrName, why)
+		}
+	}
+	if err != nil {
+		v = license.Verdict{} // unknown, whatever came with the error
+	}
+	*verdict = v
+	switch {
+	case v.Status == license.Denied:
+		reason := v.Reason
+		if reason == "" {
+			reason = license.NotEntitled
+		}
+		return subject, f.refusal(reason, subject, nil)
+	case v.Status != license.Allowed && !m.cfg.AllowUnknown:
+		f.warnUnknown(ctx, err)
+		return subject, f.refusal(license.Unavailable, subject, err)
+	case subject == "":
+		return "", f.refusal(license.Unavailable, "", errors.Join(ErrNoCaller, err))
+	}
+	return subject, nil
+}
+
+func (f *Feature) refusal(reason license.Reason, subject string, cause error) *RefusedError {
+	return &RefusedError{Feature: f.name, Subject: subject, Reason: reason, Cause: cause}
+}
+
+// warnUnknown tells of calls refused for want of a verdict, at most once a minute:
+// in an outage of the license server it is every call.
+func (f *Feature) warnUnknown(ctx context.Context, err error) {
+	now, last := time.Now().Unix(), f.meter.warnedUnknown.Load()
+	if now-last >= 60 && f.meter.warnedUnknown.CompareAndSwap(last, now) {
+		f.meter.log().WarnContext(ctx, "meter: no verdict, so calls are refused (told once a minute)", "feature", f.name, "error", err)
+	}
+}

@@ -1,0 +1,228 @@
+package meter
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/inprocess/meter/internal/ledger"
+)
+
+// What Call.state holds: the quantity that the callee has set, or one of these.
+const (
+	unset     = -1 // nobody set a quantity: the preset counts
+	cancelled = -2
+	committed = -3 // and below: committed minus the quantity counted
+)
+
+// Call is one metered invocation: begun, then committed or cancelled. It is what
+// [Middleware], [Wrap], [Do] and the adapters of other frameworks are made of.
+//
+// Concurrency: every method is safe for concurrent use; a quantity set before
+// Commit begins is counted, one set after gets an error.
+type Call struct {
+	feature *Feature
+	caller  Caller // as identified
+	subject string // who is billed; "": nobody, under Config.Shadow
+	dims    *dimensions
+	preset  int64
+
+	state atomic.Int64
+	once  sync.Once
+	err   error // of Commit; written within once
+}
+
+// callContext makes a call and its context one object.
+type callContext struct {
+	context.Context
+	call Call
+}
+
+type callKey struct{}
+
+func (c *callContext) Value(key any) any {
+	switch key.(type) {
+	case callKey:
+		return &c.call
+	case callerKey:
+		return &c.call.caller
+	}
+	return c.Context.Value(key)
+}
+
+// String keeps fmt from reading the call's insides.
+func (c *callContext) String() string {
+	return fmt.Sprintf("%v.WithCall(%s)", c.Context, c.call.feature.name)
+}
+
+// Begin begins a call by the caller of ctx (see [WithCaller]): it asks the
+// Checker, holds the caller to Rate, and returns a context that carries the call.
+// It always ends with Commit or Cancel:
+//
+//	ctx, call, err := report.Begin(ctx)
+//	defer call.Cancel()
+//	if err != nil {
+//		return err
+//	}
+//	…
+//	return call.Commit()
+//
+// Guarantee: nothing is counted before Commit. A nested call inherits the caller
+// and is checked for its own feature.
+// Blocking: as the Checker does.
+// Errors: *RefusedError: the caller may not, or may not now; its cause is
+// ErrNoCaller when there is nobody to bill. ErrKind: the feature is no Sum.
+// ErrName: a bad dimension. ErrQuantity: a bad option. With an error, the context
+// is ctx and the call nil.
+func (f *Feature) Begin(ctx context.Context, opts ...Option) (context.Context, *Call, error) {
+	cfg, err := f.with(opts)
+	if err != nil {
+		return ctx, nil, err
+	}
+	return f.begin(ctx, cfg)
+}
+
+func (f *Feature) begin(ctx context.Context, cfg *callConfig) (context.Context, *Call, error) {
+	c := &callContext{Context: ctx}
+	if err := f.admit(&c.call, ctx, cfg, callerOf(ctx), nil); err != nil {
+		return ctx, nil, err
+	}
+	return c, &c.call, nil
+}
+
+// CallFrom returns the innermost call that ctx is part of.
+func CallFrom(ctx context.Context) (*Call, bool) {
+	c, ok := ctx.Value(callKey{}).(*Call)
+	return c, ok
+}
+
+// SetQuantity sets the quantity of the innermost call that ctx is part of; see
+// [Call.SetQuantity]. A second feature used inside is counted with its own
+// [Feature.Add].
+//
+// Errors: ErrNotMetered when there is no call or it has ended; ErrQuantity.
+func SetQuantity(ctx context.Context, n int64) error {
+	c, ok := CallFrom(ctx)
+	if !ok {
+		return ErrNotMetered
+	}
+	return c.SetQuantity(n)
+}
+
+// Caller is who is asking, with the subject that is billed.
+func (c *Call) Caller() Caller {
+	who := c.caller
+	who.Subject = c.subject
+	return who
+}
+
+// Quantity is what Commit would count, in units; after Commit, what it counted;
+// after Cancel, 0.
+func (c *Call) Quantity() int64 {
+	switch n := c.state.Load(); {
+	case n >= 0:
+		return n
+	case n == unset:
+		return c.preset
+	case n == cancelled:
+		return 0
+	default:
+		return committed - n
+	}
+}
+
+// SetQuantity replaces the quantity that Commit counts.
+//
+// Errors: ErrQuantity when n is negative or above 2^53-1; ErrNotMetered when the
+// call has ended. With an error nothing has changed.
+func (c *Call) SetQuantity(n int64) error {
+	return c.change(func(int64) int64 { return n })
+}
+
+// AddQuantity adds n to the quantity that the callee has set so far; the first
+// replaces the preset. The sum reaches the ledger at Commit: a process that is
+// killed loses it, so long streams should use [Seq] or [Feature.Add].
+//
+// Errors: ErrQuantity when n is negative or the sum above 2^53-1; ErrNotMetered
+// when the call has ended. With an error nothing has changed.
+func (c *Call) AddQuantity(n int64) error {
+	return c.change(func(old int64) int64 {
+		if n < 0 || n > ledger.MaxQuantity {
+			return -1
+		}
+		return old + n
+	})
+}
+
+// change sets the quantity to what next makes of the one before, 0 if unset.
+func (c *Call) change(next func(int64) int64) error {
+	for {
+		old := c.state.Load()
+		if old < unset {
+			return fmt.Errorf("%w: the call has ended", ErrNotMetered)
+		}
+		n := next(max(old, 0))
+		if n < 0 || n > ledger.MaxQuantity {
+			return fmt.Errorf("%w: a call's must be 0 to %d", ErrQuantity, int64(ledger.MaxQuantity))
+		}
+		if c.state.CompareAndSwap(old, n) {
+			return nil
+		}
+	}
+}
+
+// Commit counts the call, once: later calls, also concurrent ones, wait for the
+// first and return what it returned. No context cancels it.
+//
+// Guarantee, Blocking: as for [Feature.Add].
+// Errors: as for Feature.Add; ErrNotMetered after Cancel.
+func (c *Call) Commit() error {
+	c.once.Do(func() { c.err = c.commit() })
+	return c.err
+}
+
+func (c *Call) commit() error {
+	for {
+		old := c.state.Load()
+		if old < unset {
+			return fmt.Errorf("%w: the call was cancelled", ErrNotMetered)
+		}
+		n := old
+		if old == unset {
+			n = c.preset
+		}
+		if c.state.CompareAndSwap(old, committed-n) {
+			return c.count(n)
+		}
+	}
+}
+
+// count brings n to the ledger.
+func (c *Call) count(n int64) error {
+	switch {
+	case c.subject == "":
+		return nil // Config.Shadow: nobody to bill, as OnDecision was told
+	case c.dims == nil:
+		return c.feature.ledger.Add(c.subject, n)
+	}
+	s, err := c.feature.series(c.subject, c.dims)
+	if err != nil {
+		return err
+	}
+	return s.Add(n)
+}
+
+// Cancel ends the call without counting it. After Commit, and on a nil Call, it
+// does nothing, so that it can be deferred at once.
+func (c *Call) Cancel() {
+	if c == nil {
+		return
+	}
+	for {
+		old := c.state.Load()
+		if old < unset || c.state.CompareAndSwap(old, cancelled) {
+			return
+		}
+	}
+}

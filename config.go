@@ -1,0 +1,113 @@
+package meter
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Config configures a [Meter]. [Open] copies it; a zero field has the default
+// that is stated beside it.
+//
+// Concurrency: a plain value.
+type Config struct {
+	// Dir is the directory that holds the counts; it is made if it is missing. One
+	// process owns it at a time. Required: InMemory accepts that the end of the
+	// process loses what was not delivered.
+	Dir string
+	// Sinks are the routes to whoever bills, at most 8. None: counts are kept for
+	// Total and Books only.
+	Sinks []Route
+
+	// Adopt is a glob of directories like Dir; those whose owner is dead are taken
+	// over. "": none.
+	Adopt string
+	// AllowUnknown lets a caller through of whom no verdict can be had, if it is
+	// known whom to bill. Default: refused with 503.
+	AllowUnknown bool
+	// Checker says who may call. nil: nobody is checked, and callers must bring a
+	// Subject. Shutdown closes it if it is an io.Closer.
+	Checker license.Checker
+	// Identify is the default of every Middleware. nil: each names its own.
+	Identify Identify
+	// LockWait is how long Open waits for the process that owns Dir to finish, as
+	// in a rolling deploy. 0: 30 s. NoWait: not at all.
+	LockWait time.Duration
+	// Logger gets what no caller can be told. nil: slog.Default().
+	Logger *slog.Logger
+	// MaxDisk is the most that Dir may hold, in bytes. 0: 1 GiB.
+	MaxDisk int64
+	// MeterProvider gets the terms of Books as metrics. nil: none.
+	MeterProvider metric.MeterProvider
+	// OnDecision is told of every decision about a caller, before the call runs. It
+	// is called on the caller's goroutine: it must be fast and safe for concurrent
+	// use. nil: nobody is told.
+	OnDecision func(context.Context, Decision)
+	// RefuseWhenFull refuses calls (503) and counts (ErrFull) for which the disk
+	// has no room. Default: they are counted in memory, and Health says so.
+	RefuseWhenFull bool
+	// Retain keeps what was delivered at least this long. 0: until delivered and
+	// out of the running period.
+	Retain time.Duration
+	// Shadow decides and reports to OnDecision, and refuses no caller. A call that
+	// leaves nobody to bill runs and counts nothing.
+	Shadow bool
+	// Sync is how often counts are made safe from power loss; the end of the
+	// process alone never loses any. 0: 1 s. SyncAlways: before Add returns.
+	// SyncNever: left to the system.
+	Sync time.Duration
+	// TracerProvider gets a span per delivery. nil: none.
+	TracerProvider trace.TracerProvider
+	// Window is the span of time whose counts are delivered together, at least 1 s.
+	// 0: 1 min. OnFlush: only Flush and Shutdown end one, for serverless functions.
+	Window time.Duration
+}
+
+// Named values for fields of [Config].
+const (
+	InMemory                 = ":memory:" // as Dir: a crash loses counts
+	SyncAlways time.Duration = -1         // as Sync: group-committed before Add returns
+	SyncNever  time.Duration = -2         // as Sync: a power cut may lose counts
+	OnFlush    time.Duration = -1         // as Window: no background work
+	NoWait     time.Duration = -1         // as LockWait: ErrLocked at once
+)
+
+// Route names a sink for good: the ledger remembers outcomes under Name.
+//
+// Concurrency: a plain value.
+type Route struct {
+	// Name is required, unique, printable, at most 64 bytes. A route under another
+	// name is another route: what is owed to the old one stays pending.
+	Name string
+	// Sink is required. Shutdown closes it if it is an io.Closer.
+	Sink sink.Sink
+	// Match says which records belong on this route. It is asked once for each, when
+	// its window ends, and the answer is remembered. nil: all.
+	Match func(sink.Record) bool
+}
+
+func (c Config) withDefaults() Config {
+	c.Sinks = slices.Clone(c.Sinks)
+	if c.LockWait == 0 {
+		c.LockWait = 30 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.MaxDisk == 0 {
+		c.MaxDisk = 1 << 30
+	}
+	if c.Sync == 0 {
+		c.Sync = time.Second
+	}
+	if c.Window == 0 {
+		c.Window = time.Minute
+	}
+	return c
+}

@@ -1,0 +1,231 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/sink"
+)
+
+// Feature is what is counted and sold. Get one from [Meter.Feature] and keep it.
+//
+// Concurrency: every method is safe for concurrent use.
+type Feature struct {
+	meter      *Meter
+	name, unit string
+	kind       sink.Kind
+	ledger     *ledger.Feature
+	calls      callConfig // defaults of the call sites
+	limiters   *limiters
+}
+
+// Feature declares a feature, at wiring. name is at most 100 bytes that print; by
+// default the kind is sink.Sum. Options of a call site are defaults here.
+//
+// The same name and kind again gives an equal feature. Given options, it has them
+// on top of those of the first declaration.
+//
+// Feature panics, as [net/http.ServeMux.Handle] does, when the name is bad, an
+// option is, or the name is declared as another kind or unit, and when the sink of
+// a route can't bill the kind. Don't call it at request time with names from
+// outside: count such things as dimensions.
+func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
+	cfg := featureConfig{calls: callConfig{preset: 1}}
+	if why := badLabel(name, maxFeature); why != "" {
+		panic(fmt.Sprintf("meter: bad feature name: %s", why))
+	}
+	unfit := m.unfit(name, opts)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.features[name]
+	if known != nil {
+		cfg.calls = known.calls
+	}
+	for _, o := range opts {
+		o.applyFeature(&cfg)
+	}
+	if known == nil {
+		m.features[name] = m.declare(name, cfg, unfit)
+		return m.features[name]
+	}
+	if known.kind != cfg.kind {
+		panic(fmt.Sprintf("meter: feature %q was declared as %v and now as %v; use one kind in every declaration, or another name",
+			name, known.kind, cfg.kind))
+	}
+	if cfg.unit != "" && cfg.unit != known.unit {
+		panic(fmt.Sprintf("meter: feature %q was declared in the unit %q and now in %q; use one unit, or another name",
+			name, known.unit, cfg.unit))
+	}
+	if len(opts) == 0 {
+		return known
+	}
+	f := *known
+	f.calls = cfg.calls
+	if err := f.calls.wire(&f); err != nil {
+		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
+	}
+	return &f
+}
+
+// declare panics for the reasons that Feature documents.
+func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
+	if cfg.kind > sink.Last {
+		panic(fmt.Sprintf("meter: feature %q: no such kind: %d", name, cfg.kind))
+	}
+	if unfit != "" {
+		panic(unfit)
+	}
+	if cfg.unit != "" {
+		if why := badLabel(cfg.unit, maxFeature); why != "" {
+			panic(fmt.Sprintf("meter: feature %q: bad unit: %s", name, why))
+		}
+	}
+	counted, err := m.ledger.Feature(name, cfg.kind)
+	if err != nil {
+		panic(fmt.Sprintf("meter: feature %q of kind %v: %v; the directory may hold counts of another kind: use another name",
+			name, cfg.kind, err))
+	}
+	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{}}
+	if err := f.calls.wire(f); err != nil {
+		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
+	}
+	return f
+}
+
+// unfit says which route's sink can't bill the kind, "" if all can. It asks the
+// sinks, so it is called without a lock.
+func (m *Meter) unfit(name string, opts []FeatureOption) string {
+	var cfg featureConfig
+	for _, o := range opts {
+		o.applyFeature(&cfg)
+	}
+	for _, r := range m.routes {
+		if r.kinds == nil {
+			continue
+		}
+		if kinds := r.kinds.Kinds(); !slices.Contains(kinds, cfg.kind) {
+			return fmt.Sprintf("meter: feature %q is of kind %v, which the sink of route %q can't bill; it takes: %s",
+				name, cfg.kind, r.name, listed(kinds))
+		}
+	}
+	return ""
+}
+
+func listed(kinds []sink.Kind) string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// Add counts n units of a Sum for subject, at most 256 bytes of UTF-8 without
+// control characters, under the dimensions of ctx. 0 does nothing. ctx never
+// cancels the count.
+//
+// Guarantee: nil says that the count is in the ledger: the end of the process
+// loses nothing, and a power cut at most Config.Sync.
+// Blocking: no, but for a power-safe count under SyncAlways.
+// Errors: ErrName, ErrQuantity, ErrKind, ErrFull, ErrClosed: not counted.
+// ErrUnsynced: counted.
+func (f *Feature) Add(ctx context.Context, subject string, n int64) error {
+	if d := dimensionsOf(ctx); d != nil {
+		s, err := f.series(subject, d)
+		if err != nil {
+			return err
+		}
+		return s.Add(n)
+	}
+	return f.ledger.Add(subject, n)
+}
+
+// Set counts a level of a Max or Last for subject, under the dimensions of ctx: the
+// highest or the latest level of the window is billed. 0 counts: seats may fall to
+// none. subject is as for Add.
+//
+// Guarantee, Blocking: as for Add.
+// Errors: as for Add.
+func (f *Feature) Set(ctx context.Context, subject string, level int64) error {
+	s, err := f.series(subject, dimensionsOf(ctx))
+	if err != nil {
+		return err
+	}
+	return s.Set(level)
+}
+
+func (f *Feature) series(subject string, d *dimensions) (*ledger.Series, error) {
+	if d == nil {
+		return f.ledger.Series(subject, nil)
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return f.ledger.Series(subject, d.values)
+}
+
+// Total is what this directory counted for subject in the running period, all
+// dimensions together. Other processes count in directories of their own.
+//
+// Blocking: no.
+func (f *Feature) Total(subject string) Total {
+	n, start, end := f.ledger.Total(subject)
+	return Total{Quantity: n, Limit: -1, Start: start, End: end}
+}
+
+// Total is a subject's use of a feature in one period: the calendar month in UTC.
+//
+// Concurrency: a plain value.
+type Total struct {
+	Quantity   int64     // units counted
+	Held       int64     // units that running calls have reserved
+	Limit      int64     // most units in the period; -1: none
+	Start, End time.Time // the period, [Start, End)
+}
+
+// Counter returns the fastest way to count a Sum for one subject, without
+// dimensions. Keep it as long as the subject is busy. A bad subject shows in Add.
+func (f *Feature) Counter(subject string) *Counter {
+	c := &Counter{feature: f, subject: subject}
+	if s, err := f.ledger.Series(subject, nil); err == nil {
+		c.series.Store(s)
+	}
+	return c
+}
+
+// Counter counts one feature for one subject: about the cost of an atomic add.
+//
+// Concurrency: safe for concurrent use.
+type Counter struct {
+	series  atomic.Pointer[ledger.Series] // nil: not resolved yet, as when the disk was full
+	feature *Feature
+	subject string
+}
+
+// Add counts n units. It ignores the dimensions of ctx; otherwise it is
+// [Feature.Add].
+//
+// Guarantee, Blocking: as for Feature.Add.
+// Errors: as for Feature.Add.
+func (c *Counter) Add(_ context.Context, n int64) error {
+	if s := c.series.Load(); s != nil {
+		return s.Add(n)
+	}
+	return c.resolve(n)
+}
+
+func (c *Counter) resolve(n int64) error {
+	s, err := c.feature.ledger.Series(c.subject, nil)
+	if err != nil {
+		return err
+	}
+	c.series.Store(s)
+	return s.Add(n)
+}
+
+var errNoSum = errors.New("a call adds, so its feature must be of kind sum; use Set for max and last")

@@ -1,0 +1,29 @@
+// Package chaos kills processes that count, and compares what was billed with
+// what their callers were told. It holds tests only.
+//
+// A child process counts from several goroutines: through the HTTP middleware, a
+// Counter, Feature.Add with ever new subjects and Feature.Set. Before each count
+// it says so on a pipe, and again when the count is acknowledged, so that the
+// parent knows at the kill what was acknowledged and what was under way. The next
+// child carries on in the same directory. Now and then the parent delivers
+// everything that is open and holds the file of the sink against its own tally:
+//
+//   - per feature and subject, what is billed is what was acknowledged plus some
+//     of the counts that were under way at a kill, never less and never more;
+//   - every record stands in the file once, with the body of every attempt;
+//   - the books and the running totals agree with the file, and nothing is open.
+//
+// The rounds that continuous integration should run, and how to repeat a schedule:
+//
+//	METER_KILL_ROUNDS=1000 go test -run 'TestKill$' -timeout 30m -v ./internal/chaos
+//	METER_KILL_SEED=42 go test -run 'TestKill$' -v ./internal/chaos
+//
+// A seed repeats what is random in the test; where exactly a kill meets the
+// child is the machine's choice.
+//
+// Where strace is installed, a short child is also killed right before every
+// single system call that changes a file. Going through all of them, and not a
+// sample:
+//
+//	METER_KILL_SYSCALLS=all go test -run TestKillAtSystemCalls -timeout 30m -v ./internal/chaos
+package chaos

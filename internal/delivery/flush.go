@@ -1,0 +1,150 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// flush is one call of Flush on one route. The dispatcher ends it.
+//
+// Concurrency: guarded by its route's mu, except done.
+type flush struct {
+	ctx       context.Context // of the call, while it lasts
+	id        int             // counts up
+	after     int             // the last attempt begun before the call
+	impatient bool            // may still ignore a backoff
+	failed    map[string]bool // records by ID whose last attempt since the call failed
+	struck    bool            // an attempt since the call failed as a whole
+	lost      error           // an outcome since the call could not be stored
+	done      chan error      // capacity 1
+}
+
+func (r *route) startFlush(ctx context.Context) *flush {
+	r.prep.hurry()
+	f := &flush{ctx: ctx, impatient: true, failed: make(map[string]bool), done: make(chan error, 1)}
+	r.mu.Lock()
+	r.asked++
+	f.id, f.after = r.asked, r.number
+	r.flushes = append(r.flushes, f)
+	r.mu.Unlock()
+	r.rouse()
+	return f
+}
+
+// awaitFlush returns when the flush is over or ctx has ended; then nil only if
+// nothing is left.
+func (r *route) awaitFlush(ctx context.Context, f *flush) error {
+	var stopped error
+	select {
+	case err := <-f.done:
+		return err
+	case <-r.exited:
+		stopped = errStopped
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	r.flushes = slices.DeleteFunc(r.flushes, func(other *flush) bool { return other == f })
+	running, lost := len(r.running), f.lost
+	r.mu.Unlock()
+	select { // it may have ended at the same time
+	case err := <-f.done:
+		return err
+	default:
+	}
+	open, _ := r.ledger.OpenRecords(r.index)
+	if open == 0 && running == 0 && lost == nil {
+		return nil
+	}
+	return r.left(open, lost, stopped)
+}
+
+// note keeps account of an attempt that ended.
+func (f *flush) note(a *attempt, v *verdict, lost error, dedupes bool) {
+	if lost != nil {
+		f.lost = lost
+	}
+	for i, record := range a.batch.Records {
+		switch {
+		case final(v.results[i].Outcome), v.results[i].Outcome == sink.InDoubt && !dedupes: // quarantined
+			delete(f.failed, record.ID)
+		case a.number > f.after:
+			f.failed[record.ID] = true
+		}
+	}
+	if a.number > f.after && !v.progress {
+		f.struck = true
+	}
+}
+
+// pending is what keeps a quiet route from sending.
+type pending struct {
+	open int       // records
+	next time.Time // when something may be tried again; zero: only if something else happens
+	held bool      // records wait for their feature to be prepared
+}
+
+// endFlushes ends those that have nothing to wait for. It looks only at flushes
+// begun before the step, whose counts would else be older than the call.
+func (r *route) endFlushes(s survey, p pending) {
+	if !s.quiet {
+		return
+	}
+	type ended struct {
+		flush *flush
+		lost  error
+	}
+	var over []ended
+	r.mu.Lock()
+	r.flushes = slices.DeleteFunc(r.flushes, func(f *flush) bool {
+		if f.id > s.asked || !f.over(p, r.trouble.tries) {
+			return false
+		}
+		over = append(over, ended{f, f.lost})
+		return true
+	})
+	r.mu.Unlock()
+	for _, e := range over {
+		if p.open == 0 && e.lost == nil {
+			e.flush.done <- nil
+		} else {
+			e.flush.done <- r.left(p.open, e.lost, nil)
+		}
+	}
+}
+
+// over reports whether f has nothing to wait for, after so many failures in a row.
+func (f *flush) over(p pending, failures int) bool {
+	deadline, limited := f.ctx.Deadline()
+	switch {
+	case p.open == 0, p.open <= len(f.failed), p.held, p.next.IsZero():
+		return true
+	case f.struck && failures >= routeDown:
+		return true
+	}
+	return limited && !p.next.Before(deadline)
+}
+
+// left is the error of a flush that leaves records open.
+func (r *route) left(open int, lost, stopped error) error {
+	r.mu.Lock()
+	running := len(r.running)
+	last := r.trouble.err
+	r.mu.Unlock()
+	if last == nil {
+		last = r.prep.lastError()
+	}
+	for _, err := range []error{stopped, lost} {
+		if err != nil {
+			last = err
+		}
+	}
+	message := fmt.Sprintf("%d records still open", open)
+	if running > 0 {
+		message += fmt.Sprintf(", %d deliveries running", running)
+	}
+	return r.wrong(message, last)
+}

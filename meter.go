@@ -1,0 +1,245 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inprocess/meter/internal/delivery"
+	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/sink"
+)
+
+// scope names this library to OpenTelemetry.
+const scope = "github.com/inprocess/meter"
+
+// Meter counts into one directory and delivers from it. Open it once per process.
+//
+// Concurrency: every method is safe for concurrent use.
+type Meter struct {
+	cfg       Config
+	ledger    *ledger.Ledger
+	delivery  *delivery.Delivery
+	routes    []route
+	telemetry *telemetry
+
+	mu       sync.Mutex
+	features map[string]*Feature
+
+	closing atomic.Bool
+	stopped chan struct{} // closed when Shutdown is through
+	stopErr error         // written before stopped is closed
+
+	warnNoChecker sync.Once
+	warnedUnknown atomic.Int64 // second of the last warning
+}
+
+// route is what Open learned of a sink by asking once.
+type route struct {
+	name   string
+	sink   sink.Sink
+	kinds  sink.Combiner // nil: takes every kind
+	limits sink.Limits
+}
+
+// Open locks cfg.Dir, recovers what an earlier process left there, and starts to
+// deliver it.
+//
+// Blocking: reads the directory; waits up to Config.LockWait for another process
+// that owns it. No network.
+// Errors: every fault of cfg at once, each by the name of its field; ErrLocked;
+// ErrFormat; a route whose name was used for another destination; what the file
+// system says.
+func Open(cfg Config) (*Meter, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	m := &Meter{
+		cfg:      cfg,
+		features: map[string]*Feature{},
+		stopped:  make(chan struct{}),
+	}
+	ledgerRoutes := make([]ledger.Route, len(cfg.Sinks))
+	deliveryRoutes := make([]delivery.Route, len(cfg.Sinks))
+	for i, r := range cfg.Sinks {
+		known := route{name: r.Name, sink: r.Sink, limits: delivery.LimitsOf(r.Sink)}
+		known.kinds, _ = r.Sink.(sink.Combiner)
+		m.routes = append(m.routes, known)
+		ledgerRoutes[i] = ledger.Route{
+			Name:         r.Name,
+			Match:        r.Match,
+			DedupeWindow: known.limits.DedupeWindow,
+			MaxAge:       known.limits.MaxAge,
+			MaxQuantity:  known.limits.MaxQuantity,
+			Timeout:      known.limits.Timeout,
+		}
+		if a, ok := r.Sink.(sink.Addressed); ok {
+			ledgerRoutes[i].Address = a.Address()
+		}
+		deliveryRoutes[i] = delivery.Route{Name: r.Name, Sink: r.Sink, Limits: known.limits}
+	}
+	var err error
+	if m.ledger, err = ledger.Open(cfg.forLedger(ledgerRoutes)); err != nil {
+		return nil, err
+	}
+	if m.telemetry, err = newTelemetry(m); err != nil {
+		return nil, errors.Join(err, m.ledger.Close(context.Background()))
+	}
+	deliver := delivery.Config{
+		Ledger:        delivery.FromLedger(m.ledger),
+		Routes:        deliveryRoutes,
+		Features:      m.declared,
+		Logger:        cfg.Logger,
+		MeterProvider: cfg.MeterProvider,
+	}
+	if cfg.TracerProvider != nil {
+		deliver.Tracer = cfg.TracerProvider.Tracer(scope)
+	}
+	m.delivery = delivery.Start(deliver)
+	return m, nil
+}
+
+func (c *Config) forLedger(routes []ledger.Route) ledger.Config {
+	dir := c.Dir
+	if dir == InMemory {
+		dir = ""
+	}
+	return ledger.Config{
+		Dir:            dir,
+		Adopt:          c.Adopt,
+		Routes:         routes,
+		Window:         c.Window,
+		Sync:           c.Sync,
+		Retain:         c.Retain,
+		LockWait:       max(c.LockWait, 0),
+		MaxDisk:        c.MaxDisk,
+		RefuseWhenFull: c.RefuseWhenFull,
+		Logger:         c.Logger,
+	}
+}
+
+func (m *Meter) log() *slog.Logger { return m.cfg.Logger }
+
+// declared lists the features declared so far, by name.
+func (m *Meter) declared() []sink.Feature {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]sink.Feature, 0, len(m.features))
+	for _, f := range m.features {
+		all = append(all, sink.Feature{Name: f.name, Unit: f.unit, Kind: f.kind})
+	}
+	slices.SortFunc(all, func(a, b sink.Feature) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// Prepare asks every sink that can tell whether it can bill the features declared
+// so far: a meter that does not exist, or one that would sum a Max. Call it once
+// all features are declared, to fail at start. Without the call, delivery asks
+// before a feature's first record and holds back what is refused.
+//
+// Blocking: uses the network, until ctx ends.
+// Errors: what the sinks found, joined; ErrClosed.
+func (m *Meter) Prepare(ctx context.Context) error {
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	return m.delivery.Prepare(ctx, m.declared())
+}
+
+// Flush ends the running window and delivers everything that is open. Windows are
+// whole seconds: with a directory, Flush may wait for the current one to end, and
+// calls within it share one window.
+//
+// Guarantee: nil says that every record open at the call is final.
+// Blocking: uses the network, until ctx ends or everything open was tried once.
+// Errors: what the sinks said, when records stay open; ErrClosed; ctx's.
+func (m *Meter) Flush(ctx context.Context) error {
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	began := time.Now()
+	err := m.ledger.Rotate(ctx)
+	if err == nil {
+		err = m.delivery.Flush(ctx)
+	}
+	m.telemetry.flushed(ctx, time.Since(began), err)
+	return err
+}
+
+// Health says what is wrong right now, for a readiness probe that should alarm
+// but not stop traffic: counting goes on.
+//
+// Errors: everything wrong with the directory and the routes, joined; ErrClosed
+// after Shutdown.
+func (m *Meter) Health() error {
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	return errors.Join(m.ledger.Health(), m.delivery.Health())
+}
+
+// Books shows, per feature and route, what was accepted and what became of it.
+//
+// Blocking: reads what is in memory; no network.
+func (m *Meter) Books() Books {
+	lines := m.ledger.Books()
+	books := make(Books, len(lines))
+	for i, l := range lines {
+		books[i] = Line(l)
+	}
+	return books
+}
+
+// QuarantinedRecord is a record that waits for an operator, with its route.
+//
+// Concurrency: read-only, Dimensions included.
+type QuarantinedRecord struct {
+	sink.Record
+	Route string
+}
+
+// Quarantine yields the records that only an operator can decide about, oldest
+// first: sent and perhaps recorded (InDoubt), or refused for good (Rejected).
+//
+// Blocking: reads the directory as it goes.
+func (m *Meter) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
+	return func(yield func(QuarantinedRecord, sink.Outcome) bool) {
+		for r, outcome := range m.ledger.Quarantine() {
+			if !yield(QuarantinedRecord(r), outcome) {
+				return
+			}
+		}
+	}
+}
+
+// Settle decides about a quarantined record: Delivered (the biller has it), Voided
+// (written off), Rejected (leave it), or Pending (send it again: bills twice if
+// the biller has it after all). note says why, for the audit; put no secret into
+// it.
+//
+// Guarantee: durable once it returns nil.
+// Blocking: one fsync.
+// Errors: no such record in quarantine; an outcome that can't be decided;
+// ErrClosed.
+func (m *Meter) Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error {
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	switch as {
+	case sink.Delivered, sink.Voided, sink.Rejected, sink.Pending:
+		return m.ledger.Settle(ctx, route, recordID, as, note)
+	}
+	return fmt.Errorf("meter: settle: %v is no decision; use Delivered, Voided, Rejected or Pending", as)
+}

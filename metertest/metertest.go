@@ -1,0 +1,185 @@
+// Package metertest helps to test code that counts with meter: it runs a real
+// [meter.Meter] in memory and says what would have been billed.
+//
+//	m := metertest.New(t)
+//	report := m.Feature("tax-report")
+//	… run the code under test …
+//	m.RequireBilled(t, "tax-report", "cus_1", 1)
+//	m.RequireNothingElse(t)
+package metertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/inprocess/meter"
+	"github.com/inprocess/meter/sink"
+	"github.com/inprocess/meter/sink/memsink"
+)
+
+// route is the name of the route to the kit's own sink.
+const route = "metertest"
+
+// patience is how long a delivery in memory may take before the test fails.
+const patience = 30 * time.Second
+
+// Meter is a meter in memory whose deliveries the test sees.
+//
+// Concurrency: safe for concurrent use. The Require methods end the test, so they
+// belong on its goroutine.
+type Meter struct {
+	*meter.Meter
+	biller *biller
+
+	mu      sync.Mutex
+	settled map[account]bool // what RequireBilled was asked about
+}
+
+type account struct{ feature, subject string }
+
+// New returns a meter for one test. change may alter its Config: set Identify or
+// a Checker, add further routes. Beneath is Dir: meter.InMemory, a route
+// "metertest" to the kit's own sink, and windows that only end when the kit asks
+// what was billed. When the test ends, the meter is shut down, and the test
+// fails if the books don't balance.
+func New(t testing.TB, change ...func(*meter.Config)) *Meter {
+	t.Helper()
+	b := &biller{memory: memsink.New()}
+	cfg := meter.Config{Dir: meter.InMemory, Window: meter.OnFlush}
+	for _, c := range change {
+		c(&cfg)
+	}
+	cfg.Sinks = append(slices.Clone(cfg.Sinks), meter.Route{Name: route, Sink: b})
+	opened, err := meter.Open(cfg)
+	if err != nil {
+		t.Fatalf("metertest: %v", err)
+	}
+	m := &Meter{Meter: opened, biller: b, settled: map[account]bool{}}
+	t.Cleanup(func() {
+		if err := m.Books().Check(); err != nil {
+			t.Errorf("metertest: %v\n%v", err, m.Books())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := m.Shutdown(ctx); err != nil {
+			t.Logf("metertest: %v", err) // a test may well leave things undelivered
+		}
+	})
+	return m
+}
+
+// RequireBilled delivers everything counted so far and ends the test unless
+// subject was billed exactly n units of feature: of each series the sum, the
+// highest level or the latest one, by the feature's kind. Deliveries that fail on
+// purpose (see [Meter.FailDeliveries]) are repeated.
+func (m *Meter) RequireBilled(t testing.TB, feature, subject string, n int64) {
+	t.Helper()
+	m.deliver(t)
+	m.mu.Lock()
+	m.settled[account{feature, subject}] = true
+	m.mu.Unlock()
+	if got := m.biller.memory.Total(feature, subject); got != n {
+		t.Fatalf("metertest: %q was billed %d of %q, want %d; billed in all:%s", subject, got, feature, n, m.statement(nil))
+	}
+}
+
+// RequireNothingElse delivers everything counted so far and ends the test if
+// anything was billed that no [Meter.RequireBilled] has asked about.
+func (m *Meter) RequireNothingElse(t testing.TB) {
+	t.Helper()
+	m.deliver(t)
+	m.mu.Lock()
+	settled := maps.Clone(m.settled)
+	m.mu.Unlock()
+	if rest := m.statement(settled); rest != "" {
+		t.Fatalf("metertest: billed beside what was expected:%s", rest)
+	}
+}
+
+// FailDeliveries lets the next n deliveries of at least one record fail with err:
+// they record nothing. Wrap sink.ErrNotApplied or sink.ErrRejected to say so; any
+// other error is doubt, and the record is sent again. It replaces what an earlier
+// call has left.
+func (m *Meter) FailDeliveries(n int, err error) {
+	m.biller.mu.Lock()
+	defer m.biller.mu.Unlock()
+	m.biller.failures, m.biller.err = n, err
+}
+
+// deliver flushes until nothing is open, as long as the failures are deliberate.
+func (m *Meter) deliver(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		before := m.biller.failed()
+		err := m.Flush(ctx)
+		if err == nil {
+			return
+		}
+		if m.biller.failed() == before || ctx.Err() != nil {
+			t.Fatalf("metertest: not everything could be delivered: %v\n%v", err, m.Books())
+		}
+	}
+}
+
+// statement lists what was billed, a line per feature and subject, but for except.
+func (m *Meter) statement(except map[account]bool) string {
+	var lines []string
+	for _, r := range m.biller.memory.Records() {
+		if a := (account{r.Feature, r.Subject}); !except[a] {
+			lines = append(lines, fmt.Sprintf("\n\t%q: %d of %q", a.subject, m.biller.memory.Total(a.feature, a.subject), a.feature))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(slices.Compact(lines), "")
+}
+
+// biller is a memsink that can fail.
+type biller struct {
+	memory *memsink.Sink
+
+	mu       sync.Mutex
+	failures int // to come
+	err      error
+	count    int // that came
+}
+
+var errFailed = errors.New("metertest: failed on purpose")
+
+func (b *biller) Limits() sink.Limits { return b.memory.Limits() }
+func (b *biller) Kinds() []sink.Kind  { return b.memory.Kinds() }
+
+func (b *biller) Deliver(ctx context.Context, records []sink.Record) error {
+	if err := b.failure(); err != nil {
+		return err
+	}
+	return b.memory.Deliver(ctx, records)
+}
+
+func (b *biller) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures <= 0 {
+		return nil
+	}
+	b.failures--
+	b.count++
+	if b.err == nil {
+		return errFailed
+	}
+	return b.err
+}
+
+func (b *biller) failed() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count
+}

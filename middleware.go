@@ -1,0 +1,157 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/inprocess/meter/license"
+)
+
+// Result says how a call ended.
+//
+// Concurrency: a plain value.
+type Result struct {
+	Err      error // what a function returned
+	Status   int   // what a handler wrote; 0: nothing, which the server turns into 200
+	Panicked bool  // also when it ended its goroutine with runtime.Goexit
+	Hijacked bool  // a handler took over the connection
+	Gone     bool  // the client had left; http.ErrAbortHandler counts as this, not as Panicked
+}
+
+func countsByDefault(r Result) bool {
+	return r.Err == nil && r.Status < 400 && !r.Panicked && !(r.Gone && r.Status == 0)
+}
+
+func (c *callConfig) counts(r Result) bool {
+	if c.countWhen == nil {
+		return countsByDefault(r)
+	}
+	return c.countWhen(r)
+}
+
+// Middleware meters every request as one call of f. It finds the caller with the
+// Identify among opts, the feature's, or Config.Identify, and panics at wiring
+// when there is none, when an option is bad, or when f is no Sum. Refused requests
+// are answered by [WriteProblem] or Refuse and never reach the handler.
+//
+// The handler reaches its call with [CallFrom] and [SetQuantity]. The response
+// writer is transparent: it has Flush, Hijack, Push, ReadFrom and CloseNotify
+// exactly if the server's has them, and [net/http.ResponseController] finds the
+// rest. Panics go on unchanged, with their stack.
+//
+// Guarantee: a request that counts (see [CountWhen]) is in the ledger before the
+// client can see the end of the handler. If it could not be counted and nothing
+// was written yet, the client gets 503 instead of a product that nobody pays for;
+// else the failure is logged, for what a handler wrote can't be taken back.
+//
+// Two middlewares around one handler count two features. Put Middleware outside
+// of http.TimeoutHandler, whose 503 it could not see from inside.
+func Middleware(f *Feature, opts ...Option) func(http.Handler) http.Handler {
+	h := metered{feature: f, cfg: f.mustWith("Middleware", opts)}
+	if h.identify = h.cfg.identify; h.identify == nil {
+		h.identify = f.meter.cfg.Identify
+	}
+	if h.identify == nil {
+		panic(fmt.Sprintf("meter: Middleware of feature %q can't tell who calls; set Config.Identify or give it an Identify such as meter.KeyHeader", f.name))
+	}
+	if h.refuse = h.cfg.refuse; h.refuse == nil {
+		h.refuse = WriteProblem
+	}
+	return func(next http.Handler) http.Handler {
+		if next == nil {
+			panic(fmt.Sprintf("meter: Middleware of feature %q around a nil handler", f.name))
+		}
+		around := h
+		around.next = next
+		return &around
+	}
+}
+
+type metered struct {
+	feature  *Feature
+	cfg      *callConfig
+	identify Identify
+	refuse   func(http.ResponseWriter, *http.Request, error)
+	next     http.Handler
+}
+
+// exchange is all that a request costs beside its copy: context, call and
+// response writer in one object. It is not pooled, for a handler's goroutine may
+// hold any of them for longer than the request lasts.
+type exchange struct {
+	ctx    callContext
+	writer responseWriter
+}
+
+func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{}
+	x.ctx.Context = r.Context()
+	x.writer.ResponseWriter = w
+	who, unknown := h.who(r)
+	if err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown); err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	inner := r.WithContext(&x.ctx)
+	returned := false
+	defer func() {
+		// The server removes the files of the form it knows, the outer request's.
+		r.MultipartForm = inner.MultipartForm
+		if returned {
+			h.end(x, r, Result{})
+			return
+		}
+		// Recovering is the only way to learn the value. This frame still stands on
+		// those that panicked, so the stack that the server prints has them.
+		v := recover()
+		gone := v == http.ErrAbortHandler
+		h.end(x, r, Result{Gone: gone, Panicked: !gone})
+		if v != nil {
+			panic(v)
+		}
+	}()
+	h.next.ServeHTTP(x.writer.shaped(), inner)
+	returned = true
+}
+
+func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
+	who, err := h.identify(r)
+	if err == nil {
+		return who, nil
+	}
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		named := *refused
+		named.Feature = h.feature.name
+		return who, &named
+	}
+	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
+}
+
+func (h *metered) end(x *exchange, r *http.Request, result Result) {
+	result.Status, result.Hijacked = x.writer.status, x.writer.hijacked
+	result.Gone = result.Gone || r.Context().Err() != nil
+	call := &x.ctx.call
+	defer call.Cancel() // also when a CountWhen panics
+	if !h.cfg.counts(result) {
+		return
+	}
+	err := call.Commit()
+	if err == nil {
+		return
+	}
+	h.feature.notCounted(r.Context(), call, err)
+	if result.Status == 0 && !result.Hijacked && !result.Panicked && !result.Gone && !errors.Is(err, ErrUnsynced) {
+		h.refuse(x.writer.ResponseWriter, r, h.feature.refusal(license.Unavailable, call.subject, err))
+	}
+}
+
+// notCounted tells the log what no caller can be told any more.
+func (f *Feature) notCounted(ctx context.Context, c *Call, err error) {
+	if errors.Is(err, ErrUnsynced) {
+		f.meter.log().WarnContext(ctx, "meter: call counted, but not yet safe from power loss", "feature", f.name, "subject", c.subject, "error", err)
+		return
+	}
+	f.meter.log().ErrorContext(ctx, "meter: call not counted", "feature", f.name, "subject", c.subject, "quantity", c.Quantity(), "error", err)
+}

@@ -1,0 +1,86 @@
+package meter
+
+import (
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Most bytes of a name. The ledger stores them with every series.
+const (
+	maxFeature        = 100
+	maxRoute          = 64
+	maxSubject        = 256
+	maxDimensions     = 16
+	maxDimensionName  = 64
+	maxDimensionValue = 256
+)
+
+// badLabel says what is wrong with a name that developers choose, "" if nothing.
+func badLabel(s string, most int) string {
+	switch {
+	case s == "":
+		return "empty"
+	case len(s) > most:
+		return fmt.Sprintf("%s has %d bytes, at most %d", shown(s), len(s), most)
+	case !utf8.ValidString(s):
+		return fmt.Sprintf("%s is not UTF-8", shown(s))
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return fmt.Sprintf("%s has a character that does not print: %q", shown(s), r)
+		}
+	}
+	return ""
+}
+
+// badValue says what is wrong with a text that comes from data, "" if nothing.
+func badValue(s string, most int) string {
+	if len(s) > most {
+		return fmt.Sprintf("%s has %d bytes, at most %d", shown(s), len(s), most)
+	}
+	if hasControl(s) {
+		if !utf8.ValidString(s) {
+			return fmt.Sprintf("%s is not UTF-8", shown(s))
+		}
+		return fmt.Sprintf("%s has a control character", shown(s))
+	}
+	return ""
+}
+
+// hasControl reports control characters and broken UTF-8.
+func hasControl(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			return hasControlRune(s[i:])
+		}
+		if c < ' ' || c == 0x7f {
+			return true
+		}
+	}
+	return false
+}
+
+func hasControlRune(s string) bool {
+	for i, r := range s {
+		if unicode.IsControl(r) {
+			return true
+		}
+		if r == utf8.RuneError {
+			if _, size := utf8.DecodeRuneInString(s[i:]); size == 1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shown quotes s for an error text, cut where it would flood a log.
+func shown(s string) string {
+	const most = 40
+	if len(s) <= most {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprintf("%q…", s[:most])
+}

@@ -1,0 +1,89 @@
+package meter
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/inprocess/meter/license"
+)
+
+// problem is the body of RFC 9457, with two members of our own.
+type problem struct {
+	Type    string         `json:"type"`
+	Title   string         `json:"title"`
+	Status  int            `json:"status"`
+	Detail  string         `json:"detail,omitempty"`
+	Reason  license.Reason `json:"reason,omitempty"`
+	Feature string         `json:"feature,omitempty"`
+}
+
+// reasonDocs is where a reason is documented: the type of its problem.
+const reasonDocs = "https://pkg.go.dev/github.com/inprocess/meter/license#"
+
+var reasons = map[license.Reason]struct{ name, detail string }{
+	license.NoKey:       {"NoKey", "The request does not say, or not in a valid way, who is calling."},
+	license.NotFound:    {"NotFound", "The license is not known."},
+	license.Expired:     {"Expired", "The license has expired."},
+	license.Blocked:     {"Blocked", "The license is blocked."},
+	license.NotEntitled: {"NotEntitled", "The license does not include this feature."},
+	license.Unpaid:      {"Unpaid", "A payment is due."},
+	license.OverQuota:   {"OverQuota", "The quota of this period is used up."},
+	license.TooFast:     {"TooFast", "Too many requests; try again later."},
+	license.Unavailable: {"Unavailable", "The license can't be checked, or the use not counted, right now; try again later."},
+}
+
+// WriteProblem answers a request with err as RFC 9457, application/problem+json: a
+// *RefusedError with its status and reason, 500 without details for any other
+// error. 401 carries WWW-Authenticate, 429 and 503 Retry-After in whole seconds,
+// rounded up, at least 1. Neither keys nor the error's cause are shown. Call it
+// before anything else was written.
+func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
+	h := w.Header()
+	p := problem{Type: "about:blank", Status: http.StatusInternalServerError}
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		p = describe(refused)
+		switch p.Status {
+		case http.StatusUnauthorized:
+			if h.Get("WWW-Authenticate") == "" {
+				h.Set("WWW-Authenticate", refused.authenticate())
+			}
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			h.Set("Retry-After", strconv.FormatInt(max(int64(math.Ceil(refused.RetryAfter.Seconds())), 1), 10))
+		}
+	}
+	p.Title = http.StatusText(p.Status)
+	body, _ := json.Marshal(p) // strings and an int can't fail
+	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified"} {
+		h.Del(stale) // of the answer that the handler had in mind
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n')) // the client may be gone
+}
+
+func describe(e *RefusedError) problem {
+	known, ok := reasons[e.Reason]
+	if !ok {
+		known.name, known.detail = "Reason", "The use of this feature was refused."
+	}
+	return problem{
+		Type:    reasonDocs + known.name,
+		Status:  e.Status(),
+		Detail:  known.detail,
+		Reason:  e.Reason,
+		Feature: e.Feature,
+	}
+}
+
+// authenticate is the challenge that a 401 must carry.
+func (e *RefusedError) authenticate() string {
+	if e.challenge != "" {
+		return e.challenge
+	}
+	return fmt.Sprintf("ApiKey realm=%q", realm)
+}

@@ -1,0 +1,118 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// closeGrace is what sinks and checker get to close when the caller's time is
+// already up: enough to write a file, too little to miss a deadline by.
+const closeGrace = 100 * time.Millisecond
+
+// Shutdown delivers what it can until ctx ends, then seals and syncs what is left,
+// unlocks the directory, and closes every sink and the Checker that implement
+// io.Closer. New calls are refused at once; counts are accepted until the
+// directory is sealed. Stop the server first, then the meter, and don't pass the
+// context of signal.NotifyContext: it has ended by then, and nothing would be
+// delivered.
+//
+// Guarantee: sealed, synced and unlocked when it returns, even if ctx had ended
+// before the call. What was not delivered goes out when the directory is opened
+// again. A sink that hangs can't hold it up; such a sink may see Close while its
+// Deliver still runs.
+// Blocking: until ctx ends, plus the sync. Later callers wait for the same end, as
+// long as their own context lasts.
+// Errors: *ShutdownError when something was left or went wrong.
+func (m *Meter) Shutdown(ctx context.Context) error {
+	if m.closing.CompareAndSwap(false, true) {
+		m.stopErr = m.stop(ctx)
+		close(m.stopped)
+		return m.stopErr
+	}
+	select {
+	case <-m.stopped:
+		return m.stopErr
+	default: // an end that is there beats a context that has ended
+	}
+	select {
+	case <-m.stopped:
+		return m.stopErr
+	case <-ctx.Done():
+		return &ShutdownError{Pending: m.openRecords(), Cause: ctx.Err()}
+	}
+}
+
+func (m *Meter) stop(ctx context.Context) error {
+	var flushed error
+	if ctx.Err() == nil {
+		if flushed = m.ledger.Rotate(ctx); flushed == nil {
+			flushed = m.delivery.Flush(ctx)
+		}
+	}
+	stopped := m.delivery.Stop(ctx)
+	m.telemetry.stop()
+	sealed := m.ledger.Close(ctx)
+	closed := m.closeOwned(ctx)
+
+	pending := m.openRecords()
+	cause := errors.Join(flushed, stopped, sealed, closed)
+	if pending > 0 && cause == nil {
+		cause = ctx.Err()
+	}
+	if pending == 0 && cause == nil {
+		return nil
+	}
+	return &ShutdownError{
+		Pending: pending,
+		Durable: m.cfg.Dir != InMemory && sealed == nil,
+		Cause:   cause,
+	}
+}
+
+// openRecords counts what the routes still owe.
+func (m *Meter) openRecords() (n int64) {
+	for i := range m.routes {
+		records, _ := m.ledger.OpenRecords(i)
+		n += int64(records)
+	}
+	return n
+}
+
+// closeOwned closes what Open was handed. Nobody else can: sinks and checkers are
+// usually built inside the Config.
+func (m *Meter) closeOwned(ctx context.Context) error {
+	var owned []io.Closer
+	for _, r := range m.routes {
+		if c, ok := r.sink.(io.Closer); ok {
+			owned = append(owned, c)
+		}
+	}
+	if c, ok := m.cfg.Checker.(io.Closer); ok {
+		owned = append(owned, c)
+	}
+	if len(owned) == 0 {
+		return nil
+	}
+	done := make(chan error, len(owned)) // buffered: a late one must not leak
+	for _, c := range owned {
+		go func() { done <- c.Close() }()
+	}
+	end := ctx.Done()
+	if ctx.Err() != nil {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+		defer cancel()
+		end = grace.Done()
+	}
+	var err error
+	for range owned {
+		select {
+		case e := <-done:
+			err = errors.Join(err, e)
+		case <-end:
+			return errors.Join(err, errors.New("meter: a sink or checker has not closed in time"))
+		}
+	}
+	return err
+}

@@ -1,0 +1,172 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
+	"github.com/inprocess/meter/sink/memsink"
+	"github.com/stretchr/testify/require"
+)
+
+// closable counts how often it was closed.
+type closable struct {
+	*memsink.Sink
+	license.CheckerFunc
+	closed atomic.Int32
+	hang   chan struct{}
+	err    error
+}
+
+func (c *closable) Close() error {
+	c.closed.Add(1)
+	if c.hang != nil {
+		<-c.hang
+	}
+	return c.err
+}
+
+func TestShutdownDeliversAndCloses(t *testing.T) {
+	t.Parallel()
+	biller, checker := &closable{Sink: memsink.New()}, &closable{}
+	m := open(t, func(c *Config) {
+		c.Sinks = []Route{{Name: "r", Sink: biller}}
+		c.Checker = checker
+	})
+	f := m.Feature("f")
+	require.NoError(t, f.Add(t.Context(), "s", 3))
+	counter := f.Counter("s")
+	require.NoError(t, m.Shutdown(t.Context()))
+	require.EqualValues(t, 3, biller.Total("f", "s"))
+	require.EqualValues(t, 1, biller.closed.Load())
+	require.EqualValues(t, 1, checker.closed.Load())
+
+	require.NoError(t, m.Shutdown(t.Context()), "idempotent")
+	require.EqualValues(t, 1, biller.closed.Load())
+	require.NoError(t, m.Books().Check(), "books can still be read")
+	for name, err := range map[string]error{
+		"Add":         f.Add(t.Context(), "s", 1),
+		"Set":         m.Feature("peak", Kind(sink.Max)).Set(t.Context(), "s", 1),
+		"Counter":     counter.Add(t.Context(), 1),
+		"new Counter": f.Counter("t").Add(t.Context(), 1),
+		"Do":          Do(as("s"), f, func(context.Context) error { return nil }),
+		"Flush":       m.Flush(t.Context()),
+		"Prepare":     m.Prepare(t.Context()),
+		"Health":      m.Health(),
+		"Settle":      m.Settle(t.Context(), "r", "x", sink.Voided, ""),
+	} {
+		require.ErrorIs(t, err, ErrClosed, name)
+	}
+}
+
+func TestShutdownWithAnEndedContext(t *testing.T) {
+	t.Parallel()
+	for name, dir := range map[string]string{"in memory": InMemory, "directory": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			biller := &closable{Sink: memsink.New()}
+			m := open(t, func(c *Config) { c.Dir, c.Sinks = dir, []Route{{Name: "r", Sink: biller}} })
+			require.NoError(t, m.Feature("f").Add(t.Context(), "s", 3))
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			left, ok := errors.AsType[*ShutdownError](m.Shutdown(ctx))
+			require.True(t, ok)
+			require.EqualValues(t, 1, left.Pending)
+			require.Equal(t, dir != InMemory, left.Durable)
+			require.ErrorIs(t, left, context.Canceled)
+			require.EqualValues(t, 1, biller.closed.Load())
+			require.Empty(t, biller.Records())
+		})
+	}
+}
+
+func TestShutdownReturnsByItsDeadline(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	for name, biller := range map[string]sink.Sink{
+		"Deliver hangs": sink.Func(func(context.Context, []sink.Record) error { <-release; return nil }),
+		"Close hangs":   &closable{Sink: memsink.New(), hang: release},
+		"both hang":     hangs{release},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			m := open(t, func(c *Config) { c.Dir, c.Sinks = dir, []Route{{Name: "r", Sink: biller}} })
+			require.NoError(t, m.Feature("f").Add(t.Context(), "s", 3))
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			err := m.Shutdown(ctx)
+			require.Less(t, time.Since(began), 4*time.Second)
+			left, ok := errors.AsType[*ShutdownError](err)
+			require.True(t, ok, "got %v", err)
+			require.True(t, left.Durable)
+			if name == "Close hangs" {
+				require.Zero(t, left.Pending)
+				require.ErrorContains(t, err, "not closed in time")
+			}
+			again, err := Open(Config{Dir: dir, LockWait: NoWait})
+			require.NoError(t, err, "unlocked")
+			_ = again.Shutdown(t.Context())
+		})
+	}
+}
+
+type hangs struct{ release chan struct{} }
+
+func (h hangs) Deliver(context.Context, []sink.Record) error { <-h.release; return nil }
+func (h hangs) Close() error                                 { <-h.release; return nil }
+
+func TestShutdownTellsWhatCloseSaid(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("disk full")
+	m := open(t, func(c *Config) { c.Checker = &closable{err: failed} })
+	err := m.Shutdown(t.Context())
+	require.ErrorIs(t, err, failed)
+	require.EqualError(t, err, "meter: shutdown: disk full")
+}
+
+func TestConcurrentShutdowns(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	entered := make(chan struct{})
+	m := open(t, func(c *Config) {
+		c.Sinks = []Route{{Name: "r", Sink: sink.Func(func(context.Context, []sink.Record) error {
+			close(entered)
+			<-release
+			return nil
+		})}}
+	})
+	require.NoError(t, m.Feature("f").Add(t.Context(), "s", 3))
+	var ended atomic.Int32
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if err := m.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			ended.Add(1)
+		})
+	}
+	<-entered
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, m.Shutdown(impatient), context.Canceled, "a later caller's own context ends its wait")
+	require.Zero(t, ended.Load(), "the others wait for the same end")
+	close(release)
+	all.Wait()
+	require.NoError(t, m.Shutdown(impatient), "an end that is there beats a context that has ended")
+}
+
+func TestShutdownErrorText(t *testing.T) {
+	t.Parallel()
+	require.EqualError(t, &ShutdownError{Pending: 3, Durable: true, Cause: context.DeadlineExceeded},
+		"meter: shutdown: 3 records not delivered, safe on disk: context deadline exceeded")
+	require.EqualError(t, &ShutdownError{Pending: 3}, "meter: shutdown: 3 records not delivered, lost with the process")
+}

@@ -1,0 +1,146 @@
+package stripesink
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inprocess/meter/internal/stripeapi"
+	"github.com/inprocess/meter/sink"
+	"github.com/stripe/stripe-go/v76"
+)
+
+// operatorDelay is how long a route rests when only a person can help: a wrong
+// key, a missing permission, a wrong URL.
+const operatorDelay = time.Minute
+
+// maxDelay bounds what a server may ask for by Retry-After.
+const maxDelay = time.Hour
+
+// answer is all that is known of one request after it ended.
+type answer struct {
+	*stripeapi.Exchange
+	err error  // of the SDK
+	id  string // of the record
+	key string // not to be shown
+}
+
+// classify judges by evidence: what left, and which complete answer came back. The
+// SDK's error alone tells less, for it takes a proxy's page for a network error
+// and a redirect for success. halt says that other records would fare no better.
+func classify(a answer) (err error, halt bool) {
+	switch {
+	case !a.Sent:
+		return a.notApplied("not sent: " + a.text()), true
+	case a.Status == 0:
+		return a.doubt("no answer: " + a.text()), true
+	case !a.Complete:
+		return a.doubt("the answer broke off: " + a.text()), true
+	case a.html():
+		return a.doubt("the answer is a web page, so not Stripe's"), true
+	case a.Status >= 200 && a.Status < 300:
+		return nil, false // also if the body can't be read: Stripe took it
+	}
+	refusal, ok := errors.AsType[*stripe.Error](a.err)
+	if !ok {
+		return a.doubt("the answer is not Stripe's"), true
+	}
+	return a.refused(refusal)
+}
+
+// refused judges an error that Stripe itself answered.
+func (a answer) refused(e *stripe.Error) (err error, halt bool) {
+	said := a.quote(e)
+	switch a.Status {
+	case http.StatusBadRequest:
+		if e.Type != stripe.ErrorTypeInvalidRequest {
+			return a.doubt(said), true
+		}
+		id, exists := existing(e.Msg)
+		switch {
+		case !exists:
+			return a.wrap(sink.ErrRejected, said), false
+		case id == a.id:
+			return nil, false // an earlier attempt was recorded
+		}
+		return a.doubt(said), true
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		return sink.RetryAfter(a.notApplied(said), operatorDelay), true
+	case http.StatusConflict:
+		if e.Code == stripe.ErrorCodeIdempotencyKeyInUse {
+			return a.doubt(said), true // a request with this key is running: what of it?
+		}
+		return a.notApplied(said), false
+	case http.StatusTooManyRequests:
+		return a.notApplied(said), true
+	}
+	return a.doubt(said), true
+}
+
+// existing finds the identifier in "An event already exists with identifier X."
+// Stripe gives this refusal no code of its own.
+func existing(message string) (id string, ok bool) {
+	_, id, ok = strings.Cut(message, "already exists with identifier ")
+	return strings.Trim(id, " .'\"`"), ok
+}
+
+func (a answer) notApplied(what string) error { return a.wrap(sink.ErrNotApplied, what) }
+
+var errDoubt = errors.New("in doubt")
+
+func (a answer) doubt(what string) error { return a.wrap(errDoubt, what) }
+
+func (a answer) wrap(outcome error, what string) error {
+	err := fmt.Errorf("%w: stripesink: record %s: %s", outcome, a.id, what)
+	if a.Status != 0 {
+		err = fmt.Errorf("%w (status %d)", err, a.Status)
+	}
+	return pause(err, a.retryAfter())
+}
+
+// pause adds the wish to wait for d to err, if there is one.
+func pause(err error, d time.Duration) error {
+	if d <= 0 {
+		return err
+	}
+	return sink.RetryAfter(err, d)
+}
+
+// text is the SDK's error without secrets.
+func (a answer) text() string {
+	if a.err == nil {
+		return "no error"
+	}
+	return stripeapi.Clean(a.err.Error(), a.key)
+}
+
+// quote is Stripe's own words without secrets.
+func (a answer) quote(e *stripe.Error) string {
+	text := fmt.Sprintf("%s: %s", e.Type, e.Msg)
+	if e.Code != "" {
+		text = fmt.Sprintf("%s (%s): %s", e.Type, e.Code, e.Msg)
+	}
+	return stripeapi.Clean(text, a.key)
+}
+
+func (a answer) html() bool {
+	return strings.Contains(a.Header.Get("Content-Type"), "html") ||
+		strings.HasPrefix(strings.TrimSpace(string(a.Body[:min(len(a.Body), 64)])), "<")
+}
+
+// retryAfter reads the header in both its forms, seconds and date.
+func (a answer) retryAfter() time.Duration {
+	text := a.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
+		return min(max(time.Duration(seconds)*time.Second, 0), maxDelay)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(time.Until(at), 0), maxDelay)
+	}
+	return 0
+}
+
+func isNotApplied(err error) bool { return errors.Is(err, sink.ErrNotApplied) }

@@ -1,0 +1,140 @@
+// Package stripesink bills usage through Stripe's billing meters.
+//
+// Each record becomes one meter event (API v1, POST /v1/billing/meter_events): the
+// record's quantity as its value, its subject as the customer, its ID as the
+// event's identifier, and the last second of its window as the timestamp.
+//
+//	meter                    Stripe
+//	feature, kind Sum        billing meter, default_aggregation.formula "sum"
+//	subject                  customer, "cus_…"
+//	record                   meter event
+//	record ID                identifier
+//	dimensions               further payload keys
+//
+// # What keeps a customer from being billed twice
+//
+// Stripe refuses an identifier that it has seen in the last 24 hours, and the
+// identifier is the record's ID, which is fixed before the first attempt. An
+// answer that says "already exists" therefore means delivered. The first attempt
+// carries the ID as its Idempotency-Key, too. A later attempt carries a fresh one,
+// because Stripe replays the first answer to a key, even a 500, all day.
+//
+// A record counts as surely not recorded only with proof: not one byte of the
+// request's body left this process, or Stripe itself said so (401, 403, 404, 409,
+// 429). A broken connection, a timeout, a 5xx, a redirect or a page of some proxy
+// is doubt, and meter sends the record again while the identifier protects it.
+//
+// # What a delivery does not promise
+//
+// Stripe answers 200 before it has looked for the customer and the meter, and
+// reports an event that it can't bill later, elsewhere. Call meter's Prepare at
+// the start: it refuses a meter that is missing, inactive, or adds up something
+// else. Records whose subject is no customer ID are rejected unsent, for Stripe
+// would accept them and bill nobody.
+//
+// Usage is billed in the period of its window's last second. Give invoices a
+// grace period of an hour or more before they are finalized, so that what is
+// counted in a period's last minutes is on its invoice.
+//
+// # The SDK
+//
+// Requests go through stripe-go, without its retries, telemetry and log. On its
+// first request in a process it runs "uname -a" for a header; where no such
+// program may be run, it goes on without.
+package stripesink
+
+import (
+	"maps"
+	"time"
+
+	"github.com/inprocess/meter/internal/stripeapi"
+	"github.com/inprocess/meter/sink"
+	"github.com/stripe/stripe-go/v76/billing/meter"
+	"github.com/stripe/stripe-go/v76/billing/meterevent"
+)
+
+// Sink delivers records to Stripe's billing meters. Create it with [New].
+//
+// Concurrency: safe.
+type Sink struct {
+	cfg    Config
+	faults error
+	api    *stripeapi.API
+	events meterevent.Client
+	meters meter.Client
+}
+
+var (
+	_ sink.Sink      = (*Sink)(nil)
+	_ sink.Limiter   = (*Sink)(nil)
+	_ sink.Validator = (*Sink)(nil)
+	_ sink.Preparer  = (*Sink)(nil)
+	_ sink.Combiner  = (*Sink)(nil)
+	_ sink.Addressed = (*Sink)(nil)
+)
+
+// New returns a sink for cfg, which it copies. It does no input or output and
+// never fails: [Sink.Validate] tells what is wrong with cfg, and meter.Open asks.
+func New(cfg Config) *Sink {
+	cfg.Meters = maps.Clone(cfg.Meters)
+	s := &Sink{cfg: cfg, faults: cfg.validate()}
+	for feature, m := range s.cfg.Meters {
+		s.cfg.Meters[feature] = m.withDefaults()
+	}
+	s.api = stripeapi.New(cfg.BaseURL, cfg.HTTPClient)
+	s.events = meterevent.Client{B: s.api.Backend, Key: cfg.Key}
+	s.meters = meter.Client{B: s.api.Backend, Key: cfg.Key}
+	return s
+}
+
+// Validate returns all faults of the configuration, each by the name of its
+// field. It uses no network.
+//
+// Errors: one per fault, joined; never with the key in it.
+func (s *Sink) Validate() error { return s.faults }
+
+// Limits are those of Stripe. A record is tried again for as long as Stripe keeps
+// identifiers, and is not sent when it is more than 34 days old, of the 35 that
+// Stripe takes. Stripe allows 1,000 events a second in live mode and 25 in test
+// mode; meter takes four fifths. One customer's records of one feature are sent
+// one after another, which Stripe demands.
+func (s *Sink) Limits() sink.Limits {
+	l := sink.Limits{
+		MaxBatch:     20,
+		Concurrency:  32,
+		MaxAge:       34 * 24 * time.Hour,
+		DedupeWindow: 24 * time.Hour,
+		Rate:         800,
+		Timeout:      time.Minute,
+	}
+	if !stripeapi.Live(s.cfg.Key) {
+		l.Concurrency, l.Rate = 4, 20
+	}
+	return l
+}
+
+// Kinds is [sink.Sum] alone: billing meters add up, so a Max or Last would be
+// billed once per window.
+func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum} }
+
+// Address is "stripe:test" or "stripe:live", by the key's mode, and the account
+// if the configuration names one: "stripe:live/acct_1".
+func (s *Sink) Address() string {
+	address := "stripe:test"
+	if stripeapi.Live(s.cfg.Key) {
+		address = "stripe:live"
+	}
+	if s.cfg.Account != "" && stripeapi.CheckAccount(s.cfg.Account) == nil {
+		address += "/" + s.cfg.Account
+	}
+	return address
+}
+
+// Close drops idle connections, unless Config.HTTPClient was given. The sink
+// stays usable.
+//
+// Errors: none.
+func (s *Sink) Close() error {
+	s.api.Close()
+	return nil
+}
