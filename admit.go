@@ -18,7 +18,7 @@ type Decision struct {
 	Caller  Caller          // with the subject that is billed
 	Verdict license.Verdict // zero without a Checker
 	Refusal *RefusedError   // nil: let through
-	Shadow  bool            // let through in spite of Refusal
+	Shadow  bool            // Config.Shadow: let through in spite of Refusal
 }
 
 // admit decides about who, and makes c their call if they may. unknown is why who

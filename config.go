@@ -49,8 +49,9 @@ type Config struct {
 	// is called on the caller's goroutine: it must be fast and safe for concurrent
 	// use. nil: nobody is told.
 	OnDecision func(context.Context, Decision)
-	// RefuseWhenFull refuses calls (503) and counts (ErrFull) for which the disk
-	// has no room. Default: they are counted in memory, and Health says so.
+	// RefuseWhenFull refuses counts for which the disk has no room (ErrFull; a
+	// Middleware answers 503 while nothing is written). Default: they are counted
+	// in memory, and Health says so.
 	RefuseWhenFull bool
 	// Retain keeps what was delivered at least this long. 0: until delivered and
 	// out of the running period.

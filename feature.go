@@ -88,8 +88,7 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 	}
 	counted, err := m.ledger.Feature(name, cfg.kind)
 	if err != nil {
-		panic(fmt.Sprintf("meter: feature %q of kind %v: %v; the directory may hold counts of another kind: use another name",
-			name, cfg.kind, err))
+		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
 	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{}}
 	if err := f.calls.wire(f); err != nil {

@@ -26,13 +26,17 @@ func protocols(t *testing.T, h http.HandlerFunc, run func(t *testing.T, f *Featu
 			t.Parallel()
 			m := open(t)
 			f := m.Feature("f")
-			seen := make(chan Result, 16)
-			s := httptest.NewUnstartedServer(Middleware(f, Identify(func(r *http.Request) (Caller, error) {
+			results, seen := make(chan Result, 1), make(chan Result, 16)
+			metered := Middleware(f, Identify(func(r *http.Request) (Caller, error) {
 				if r.Proto != protocol {
 					return Caller{}, fmt.Errorf("proto %s", r.Proto)
 				}
 				return Caller{Subject: "s"}, nil
-			}), CountWhen(func(r Result) bool { seen <- r; return countsByDefault(r) }))(h))
+			}), CountWhen(func(r Result) bool { results <- r; return countsByDefault(r) }))(h)
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer func() { seen <- <-results }() // once the middleware is through
+				metered.ServeHTTP(w, r)
+			}))
 			if protocol == "HTTP/2.0" {
 				s.EnableHTTP2 = true
 				s.StartTLS()
@@ -190,7 +194,7 @@ func TestHijackAndUpgrade(t *testing.T) {
 		}
 		upgradeAndEcho(t, s.Listener.Addr().String())
 		require.Equal(t, Result{Hijacked: true}, <-seen)
-		require.Eventually(t, func() bool { return f.Total("s").Quantity == 1 }, 5*time.Second, time.Millisecond)
+		require.EqualValues(t, 1, f.Total("s").Quantity)
 	})
 }
 
@@ -302,7 +306,6 @@ func TestClientLeavesBeforeTheAnswer(t *testing.T) {
 		}
 		require.Error(t, err)
 		require.Equal(t, Result{Gone: true}, <-seen)
-		s.Close()
 		require.Zero(t, f.Total("s").Quantity)
 	})
 }
@@ -335,7 +338,6 @@ func TestClientLeavesReverseProxyMidStream(t *testing.T) {
 		cancel()
 		res.Body.Close()
 		require.Equal(t, Result{Gone: true, Status: 200}, <-seen)
-		s.Close()
 		require.EqualValues(t, 1, f.Total("s").Quantity)
 	})
 }

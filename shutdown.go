@@ -22,8 +22,8 @@ const closeGrace = 100 * time.Millisecond
 // before the call. What was not delivered goes out when the directory is opened
 // again. A sink that hangs can't hold it up; such a sink may see Close while its
 // Deliver still runs.
-// Blocking: until ctx ends, plus the sync. Later callers wait for the same end, as
-// long as their own context lasts.
+// Blocking: until ctx ends, plus the sync and at most 100 ms for Close. Later
+// callers wait for the same end, as long as their own context lasts.
 // Errors: *ShutdownError when something was left or went wrong.
 func (m *Meter) Shutdown(ctx context.Context) error {
 	if m.closing.CompareAndSwap(false, true) {

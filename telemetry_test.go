@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
 // recorder is a metric.MeterProvider that collects on demand.
@@ -157,4 +159,23 @@ func TestOpenFailsWithItsInstruments(t *testing.T) {
 		require.NoError(t, err, "the directory is free again")
 		require.NoError(t, m.Shutdown(t.Context()))
 	}
+}
+
+type tracers struct {
+	tracenoop.TracerProvider
+	named []string
+}
+
+func (p *tracers) Tracer(name string, _ ...trace.TracerOption) trace.Tracer {
+	p.named = append(p.named, name)
+	return p.TracerProvider.Tracer(name)
+}
+
+func TestDeliveriesGetTheTracer(t *testing.T) {
+	t.Parallel()
+	provider := &tracers{}
+	m := open(t, func(c *Config) { c.TracerProvider = provider })
+	require.NoError(t, m.Feature("f").Add(t.Context(), "s", 1))
+	require.EqualValues(t, 1, m.billed(t, "f", "s"))
+	require.Equal(t, []string{scope}, provider.named)
 }

@@ -3,7 +3,8 @@
 //
 //	STRIPE_KEY       Stripe itself, in test mode; live keys are refused. Set STRIPE_METER
 //	                 to a meter's event name and STRIPE_CUSTOMER to a cus_… as well
-//	stripe-mock      Stripe's own mock, when it runs on its port 12111
+//	stripe-mock      Stripe's own mock, when it runs at http://localhost:12111, or at
+//	                 the URL in STRIPE_MOCK
 //	otherwise        a stand-in within this process (standin.go), which loses a reply
 package main
 
@@ -113,7 +114,7 @@ func choose() (biller, error) {
 	return b, nil
 }
 
-const mockURL = "http://localhost:12111"
+var mockURL = cmp.Or(os.Getenv("STRIPE_MOCK"), "http://localhost:12111")
 
 func mockRuns() bool {
 	client := http.Client{Timeout: 2 * time.Second}

@@ -30,7 +30,9 @@ type order struct {
 	Subject   uint32
 	Sync      time.Duration
 	Fault     fault
+	Retain    time.Duration
 	Script    bool // count a little, flush, shut down and end
+	Linger    bool // not before a window has ended
 	Restarts  bool // shut down and open again every now and then
 	Premature bool // acknowledge before counting: a lie that the oracle must find
 }
@@ -55,14 +57,15 @@ func TestMain(m *testing.M) {
 }
 
 // config is the same for children and parent: they share the directory.
-func config(root string, sync time.Duration, f fault, seed uint64) meter.Config {
-	file := filesink.New(filesink.Config{Path: filepath.Join(root, "usage.jsonl"), MaxSize: 64 << 10, LockWait: 10 * time.Second})
+func (o order) config(life uint64) meter.Config {
+	file := filesink.New(filesink.Config{Path: filepath.Join(o.Root, "usage.jsonl"), MaxSize: 8 << 10, LockWait: 10 * time.Second})
 	return meter.Config{
-		Dir:      filepath.Join(root, "ledger"),
-		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, root, f, seed)}},
+		Dir:      filepath.Join(o.Root, "ledger"),
+		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, o.Root, o.Fault, o.Seed+life)}},
 		Identify: bySubject,
 		Logger:   slog.New(slog.DiscardHandler),
-		Sync:     sync,
+		Retain:   o.Retain,
+		Sync:     o.Sync,
 		Window:   time.Second,
 	}
 }
@@ -88,7 +91,7 @@ func newChild(o order) *child {
 func (c *child) run() error {
 	c.pipe.send(note{kind: started})
 	for life := uint64(0); ; life++ {
-		m, err := meter.Open(config(c.order.Root, c.order.Sync, c.order.Fault, c.order.Seed+life))
+		m, err := meter.Open(c.order.config(life))
 		if err != nil {
 			return err
 		}
@@ -160,6 +163,9 @@ func (c *child) script(m *meter.Meter) error {
 	}
 	// A sink that fails leaves records open; their time comes when all is opened again.
 	_ = m.Flush(context.Background())
+	if c.order.Linger { // a window ends, and what was settled is tidied away
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(1020 * time.Millisecond)))
+	}
 	w.units()
 	w.levels()
 	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)

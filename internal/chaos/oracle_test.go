@@ -13,10 +13,10 @@ import (
 // oracle knows only what callers were told, and judges by it what was billed.
 type oracle struct {
 	tallies map[seriesKey]*tally
-	flight  map[uint8]note    // the count under way, by worker
-	total   map[string]int64  // by feature, what the files had
+	flight  map[uint8]note      // the count under way, by worker
+	total   map[string]int64    // by feature, what the files had
 	billed  map[seriesKey]int64 // ditto, by subject, of the Sums
-	seen    map[string]bool   // IDs
+	seen    map[string]bool     // IDs
 	sums    figures
 }
 
@@ -31,7 +31,7 @@ type tally struct {
 
 // figures are for the log.
 type figures struct {
-	counts, units, refused, kills, inFlight, records int
+	counts, units, refused, inFlight, records int
 }
 
 func newOracle() *oracle {
@@ -73,7 +73,6 @@ func (o *oracle) hear(n note) {
 
 // killed is told that the child is dead and has said all it could.
 func (o *oracle) killed() {
-	o.sums.kills++
 	for _, n := range o.flight {
 		o.sums.inFlight++
 		t := o.tally(n)

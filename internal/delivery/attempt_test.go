@@ -133,6 +133,8 @@ func TestHungSink(t *testing.T) {
 		require.ErrorContains(t, err, `route "a": 1 deliveries of 1 records still run`)
 		cancel()
 
+		l.add("f", "u")
+		synctest.Wait()
 		close(release)
 		synctest.Wait()
 		require.Equal(t, 2, l.ended(0, sink.Delivered), "it resolves after all")

@@ -84,7 +84,6 @@ func (f *flush) note(a *attempt, v *verdict, lost error, dedupes bool) {
 type pending struct {
 	open int       // records
 	next time.Time // when something may be tried again; zero: only if something else happens
-	held bool      // records wait for their feature to be prepared
 }
 
 // endFlushes ends those that have nothing to wait for. It looks only at flushes
@@ -120,7 +119,7 @@ func (r *route) endFlushes(s survey, p pending) {
 func (f *flush) over(p pending, failures int) bool {
 	deadline, limited := f.ctx.Deadline()
 	switch {
-	case p.open == 0, p.open <= len(f.failed), p.held, p.next.IsZero():
+	case p.open == 0, p.open <= len(f.failed), p.next.IsZero():
 		return true
 	case f.struck && failures >= routeDown:
 		return true

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -309,7 +308,7 @@ func TestFlushWaitsForARetryOfWhatWasInFlight(t *testing.T) {
 }
 
 // A record that keeps failing and a feature that keeps being refused must not
-// hold a flush between them.
+// hold a flush between them for as long as others keep coming.
 func TestFlushEndsWithAHeldFeatureAndAFailingRecord(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -324,14 +323,28 @@ func TestFlushEndsWithAHeldFeatureAndAFailingRecord(t *testing.T) {
 			return &sink.BatchError{Errs: errs}
 		})
 		s.answer = func(_ context.Context, _ int, records []sink.Record) error {
-			return &sink.BatchError{Errs: slices.Repeat([]error{sink.RetryAfter(sink.ErrNotApplied, time.Second)}, len(records))}
+			errs := make([]error, len(records))
+			for i, record := range records {
+				if record.Subject == "failing" {
+					errs[i] = sink.ErrNotApplied
+				}
+			}
+			return &sink.BatchError{Errs: errs}
 		}
-		l.add("good", "s")
 		l.add("bad", "s")
+		l.add("good", "failing")
 		d := declare(t, l, s, "good", "bad")
+		var coming sync.WaitGroup
+		coming.Go(func() {
+			for i := range 1200 {
+				l.add("good", fmt.Sprint(i))
+				time.Sleep(time.Second / 2)
+			}
+		})
 		start := time.Now()
-		require.ErrorContains(t, d.Flush(t.Context()), "2 records still open")
+		require.ErrorContains(t, d.Flush(t.Context()), "records still open")
 		require.Less(t, time.Since(start), time.Minute)
+		coming.Wait()
 	})
 }
 

@@ -283,6 +283,8 @@ func TestHungPrepare(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, d.Prepare(ctx, []sink.Feature{{Name: "h"}}), context.DeadlineExceeded)
 		require.ErrorContains(t, d.Flush(ctx), "1 records still open")
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		require.ErrorContains(t, d.Stop(ctx), `route "a": the sink is still being asked about features`)
 		close(release)
 		require.NoError(t, d.Stop(t.Context()))
@@ -339,5 +341,25 @@ func TestPrepareAnswersTheCaller(t *testing.T) {
 		l.add("g", "s")
 		synctest.Wait()
 		require.Equal(t, 2, l.ended(1, sink.Delivered), "a feature that fails now is held, whatever it did before")
+	})
+}
+
+func TestStopEndsARunningPrepare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		s := newPicky(t, func(ctx context.Context, _ int, _ []sink.Feature) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		d := declare(t, l, s)
+		asked := make(chan error, 1)
+		go func() { asked <- d.Prepare(t.Context(), []sink.Feature{{Name: "f"}, {Name: "g"}}) }()
+		synctest.Wait()
+		start := time.Now()
+		require.NoError(t, d.Stop(t.Context()))
+		require.ErrorIs(t, <-asked, context.Canceled)
+		require.Zero(t, time.Since(start))
+		require.Equal(t, 1, s.questions())
 	})
 }

@@ -167,14 +167,13 @@ func (r *route) step(now time.Time) (again bool, look time.Time) {
 	if !next.After(now) { // it was looked at: held, or its series is being sent
 		next = time.Time{}
 	}
-	held, retry := r.prep.waiting(now)
 	if !answering {
-		r.endFlushes(s, pending{open: open, next: next, held: held})
+		r.endFlushes(s, pending{open: open, next: next})
 	}
 	if open == 0 {
 		return false, next
 	}
-	return false, earliest(next, retry, now.Add(lookAgain))
+	return false, earliest(next, r.prep.retry(now), now.Add(lookAgain))
 }
 
 // survey is what a step starts from. What it has seen as quiet stays quiet for

@@ -17,6 +17,9 @@ const maxKey = 8 << 10 // bytes of an encoded key
 func appendKey(b []byte, feature, subject string, dimensions map[string]string) []byte {
 	b = appendText(b, feature)
 	b = appendText(b, subject)
+	if len(dimensions) == 0 {
+		return b
+	}
 	for _, name := range slices.Sorted(maps.Keys(dimensions)) {
 		b = appendText(b, name)
 		b = appendText(b, dimensions[name])

@@ -255,7 +255,7 @@ func (l *Ledger) highWaterTime() time.Time {
 
 // extentWanted sizes the next segment by what the last one took.
 func (l *Ledger) extentWanted(last *segment) int64 {
-	return min(int64(last.next.Load())*blockSize*5/4, 64<<20)
+	return min(int64(last.next.Load())*blockSize*5/4, 512<<20)
 }
 
 // restamp moves the window of a segment without counts forward, so that an idle

@@ -1,0 +1,110 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/inprocess/meter/license"
+)
+
+// NoGrace, as Config.Grace: a verdict older than Fresh is not answered before the
+// Checker has been asked again, and an outage is felt at once.
+const NoGrace time.Duration = -1
+
+// Config configures a [Cache]. [New] copies it; a zero field has the default that
+// is stated beside it.
+//
+// Concurrency: a plain value.
+type Config struct {
+	// Checker is asked for what is not in memory. It must keep to its context. Required.
+	// Close closes it if it is an io.Closer.
+	Checker license.Checker
+
+	// Fresh is how long a customer is allowed without a refresh. 0: 5 min.
+	Fresh time.Duration
+	// Grace is how long a customer is allowed after the last good answer while the
+	// Checker can't be reached; at least Fresh. 0: 24 h. NoGrace: no longer than Fresh.
+	Grace time.Duration
+	// Negative is how long a denial is answered without asking again. 0: 30 s.
+	Negative time.Duration
+	// NegativeMax is how many denials are kept; the oldest go first. 0: 10,000.
+	NegativeMax int
+	// Rate is how many times a second the Checker may be asked; with a burst of one
+	// second's worth. Queries of which no customer is known get three quarters of it, so
+	// that random keys can't keep customers from being refreshed. Verdicts too many to be
+	// refreshed at this rate every Fresh are answered from memory for longer. 0: 20.
+	Rate float64
+	// Size is how many verdicts are kept, one per key, subject, feature and machine;
+	// those not used for longest go first. 0: 100,000.
+	Size int
+}
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.Fresh, 5*time.Minute)
+	orDefault(&c.Grace, 24*time.Hour)
+	orDefault(&c.Negative, 30*time.Second)
+	orDefault(&c.NegativeMax, 10_000)
+	orDefault(&c.Rate, 20)
+	orDefault(&c.Size, 100_000)
+	return c
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate expects defaults to be filled in.
+func (c *Config) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("cache: Config."+format, args...))
+	}
+	if isNil(c.Checker) {
+		fault("Checker: required")
+	} else if v, ok := c.Checker.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			fault("Checker: %w", err)
+		}
+	}
+	if c.Fresh < 0 {
+		fault("Fresh: %v: must not be negative", c.Fresh)
+	}
+	switch {
+	case c.Grace == NoGrace:
+	case c.Grace < 0:
+		fault("Grace: %v: must not be negative, except for cache.NoGrace", c.Grace)
+	case c.Grace < c.Fresh:
+		fault("Grace: %v: must be at least Fresh, %v, or cache.NoGrace", c.Grace, c.Fresh)
+	}
+	if c.Negative < 0 {
+		fault("Negative: %v: must not be negative", c.Negative)
+	}
+	if c.NegativeMax < 0 {
+		fault("NegativeMax: %d: must not be negative", c.NegativeMax)
+	}
+	if !(c.Rate > 0) { // NaN, too
+		fault("Rate: %v: must be positive, in calls a second", c.Rate)
+	}
+	if c.Size < 0 {
+		fault("Size: %d: must not be negative", c.Size)
+	}
+	return errors.Join(faults...)
+}
+
+// isNil also finds a nil pointer or function inside the interface: it would panic
+// at every check.
+func isNil(c license.Checker) bool {
+	if c == nil {
+		return true
+	}
+	switch v := reflect.ValueOf(c); v.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Chan, reflect.Slice:
+		return v.IsNil()
+	}
+	return false
+}

@@ -1,0 +1,36 @@
+package cache
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/inprocess/meter/license"
+)
+
+// digest is an HMAC under a secret of this process: it stands for a text that is
+// not to be kept, and nobody outside can choose two texts that share one.
+type digest [sha256.Size]byte
+
+// identity stands for a query, and for its key alone.
+type identity struct{ query, key digest }
+
+func (c *Cache) identify(q license.Query) identity {
+	key := c.digestKey(q.Key)
+	return identity{c.digest(string(key[:]), q.Subject, q.Feature, q.Machine), key}
+}
+
+func (c *Cache) digestKey(k license.Key) digest { return c.digest(k.Reveal()) }
+
+// digest writes lengths, too: ("a", "bc") is not ("ab", "c").
+func (c *Cache) digest(parts ...string) (sum digest) {
+	mac := hmac.New(sha256.New, c.secret[:])
+	var text []byte
+	for _, part := range parts {
+		text = binary.BigEndian.AppendUint64(text, uint64(len(part)))
+		text = append(text, part...)
+	}
+	mac.Write(text)
+	mac.Sum(sum[:0])
+	return sum
+}

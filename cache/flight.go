@@ -1,0 +1,141 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/inprocess/meter/license"
+)
+
+// callTimeout bounds a call to the Checker, which nobody may be waiting for.
+const callTimeout = 10 * time.Second
+
+// flight is a call to the Checker that is under way.
+type flight struct {
+	done    chan struct{} // closed when the fields below are final
+	verdict license.Verdict
+	err     error
+}
+
+// ask waits for the Checker's answer.
+func (c *Cache) ask(ctx context.Context, q license.Query, id identity) (license.Verdict, error) {
+	if err := ctx.Err(); err != nil {
+		return license.Verdict{}, fmt.Errorf("cache: Checker not asked: %w", err)
+	}
+	f, v, err := c.board(ctx, q, id)
+	if f == nil {
+		return v, err
+	}
+	select {
+	case <-f.done:
+		return f.verdict, f.err
+	case <-ctx.Done():
+		return license.Verdict{}, fmt.Errorf("cache: waiting for the Checker: %w", ctx.Err())
+	}
+}
+
+// board finds or starts the flight for q, unless one has landed just now.
+func (c *Cache) board(ctx context.Context, q license.Query, id identity) (*flight, license.Verdict, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	e, age := c.lookup(q, now)
+	if age != spent {
+		return nil, e.verdict, nil
+	}
+	if d := c.denial(id, now); d != nil {
+		return nil, d.verdict, nil
+	}
+	f, err := c.depart(ctx, q, id, e != nil)
+	return f, license.Verdict{}, err
+}
+
+// refresh starts a flight for q behind the caller's back. If it may not start, q
+// stays stale until the next attempt is due.
+func (c *Cache) refresh(ctx context.Context, q license.Query) {
+	id := c.identify(q)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = c.depart(ctx, q, id, true)
+}
+
+// depart finds the flight for q, or starts one. c.mu is held.
+func (c *Cache) depart(ctx context.Context, q license.Query, id identity, customer bool) (*flight, error) {
+	if f := c.flights[q]; f != nil {
+		return f, nil
+	}
+	if c.closed {
+		return nil, errClosed
+	}
+	if !c.budget.take(time.Now(), customer) {
+		return nil, fmt.Errorf("cache: Checker not asked: the %v calls a second of Config.Rate are used up", c.cfg.Rate)
+	}
+	f := &flight{done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine")}
+	c.flights[q] = f
+	ctx = context.WithoutCancel(ctx)
+	c.calls.Go(func() {
+		defer c.land(f, q, id) // whatever the Checker does
+		f.verdict, f.err = c.call(ctx, q)
+	})
+	return f, nil
+}
+
+// land stores the answer and hands it to those who wait.
+func (c *Cache) land(f *flight, q license.Query, id identity) {
+	c.mu.Lock()
+	if c.flights[q] == f {
+		delete(c.flights, q)
+		if f.err == nil {
+			c.store(q, id, f.verdict)
+		}
+	}
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// call asks the Checker once. Without an error, the verdict is sound.
+func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = license.Verdict{}, panicked(p)
+		}
+	}()
+	v, err = c.cfg.Checker.Check(ctx, q)
+	if err == nil {
+		err = unsound(v, q)
+	}
+	if err != nil {
+		return license.Verdict{}, fmt.Errorf("cache: Checker: %w", err)
+	}
+	return v, nil
+}
+
+// unsound says why v is no answer to q. Nonsense must not replace a good verdict.
+func unsound(v license.Verdict, q license.Query) error {
+	switch {
+	case v.Status == license.Denied:
+		return nil
+	case v.Status != license.Allowed:
+		return errors.New("answered neither allowed nor denied")
+	case v.Subject == "" && q.Subject == "":
+		return errors.New("allowed without a Subject to bill")
+	case !v.Until.IsZero() && !time.Now().Before(v.Until):
+		return errors.New("allowed until a time that has passed")
+	}
+	return nil
+}
+
+// panicked tells of a panic without its text, which may hold a key; the runtime's
+// own texts don't.
+func panicked(p any) error {
+	if err, ok := p.(runtime.Error); ok {
+		return fmt.Errorf("cache: Checker panicked: %w", err)
+	}
+	return fmt.Errorf("cache: Checker panicked with a %T", p)
+}

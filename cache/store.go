@@ -1,0 +1,122 @@
+package cache
+
+import (
+	"strings"
+
+	"github.com/inprocess/meter/license"
+)
+
+// spared bounds how many used entries one newcomer may pass over.
+const spared = 1000
+
+// lookup finds the customer's verdict. Get would take the LRU's lock exclusively,
+// and hits would queue: Peek shares it, and the mark in the entry tells makeRoom
+// what Get would have told the LRU.
+func (c *Cache) lookup(q license.Query, now instant) (*entry, age) {
+	e, ok := c.allowed.Peek(q)
+	if !ok {
+		return nil, spent
+	}
+	return e, e.age(now, &c.cfg)
+}
+
+// denial finds a denial that may still be answered, or nil.
+func (c *Cache) denial(id identity, now instant) *denial {
+	d, ok := c.denied.Peek(id.query)
+	if !ok || !d.live(now, &c.cfg) {
+		return nil
+	}
+	return d
+}
+
+// store remembers an answer. c.mu is held. A check that runs meanwhile finds the
+// old verdict or the new one: what replaces goes in before what it replaces.
+func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
+	now := c.now()
+	if v.Status == license.Denied {
+		c.denied.Add(id.query, &denial{verdict: v, at: now, key: id.key, subject: strings.Clone(q.Subject)})
+		c.allowed.Remove(q)
+		return
+	}
+	if !c.allowed.Contains(q) {
+		c.makeRoom()
+		// These may be parts of a request.
+		q.Subject, q.Feature, q.Machine = strings.Clone(q.Subject), strings.Clone(q.Feature), strings.Clone(q.Machine)
+	}
+	c.allowed.Add(q, &entry{verdict: v, at: now})
+	c.denied.Remove(id.query)
+}
+
+// makeRoom gives entries used since the last time a second chance, so that the
+// LRU's oldest, which goes next, is one that nobody has used.
+func (c *Cache) makeRoom() {
+	if c.allowed.Len() < c.cfg.Size {
+		return
+	}
+	for range spared {
+		q, oldest, ok := c.allowed.GetOldest()
+		if !ok || !oldest.used.Swap(false) {
+			return
+		}
+		c.allowed.Get(q)
+	}
+}
+
+// Invalidate forgets what is known about queries with this key: the next check
+// asks the Checker. Answers under way are given to those who wait, and not kept.
+// The zero Key: nothing.
+func (c *Cache) Invalidate(k license.Key) {
+	if k.IsZero() {
+		return
+	}
+	key := c.digestKey(k)
+	c.forget(
+		func(q license.Query) bool { return q.Key == k },
+		func(q license.Query, _ *entry) bool { return q.Key == k },
+		func(d *denial) bool { return d.key == key },
+	)
+}
+
+// InvalidateSubject forgets what is known about a subject, whether it was asked
+// for or answered; else as Invalidate. "": nothing.
+func (c *Cache) InvalidateSubject(subject string) {
+	if subject == "" {
+		return
+	}
+	c.forget(
+		func(license.Query) bool { return true }, // the answer may name it
+		func(q license.Query, e *entry) bool { return q.Subject == subject || e.verdict.Subject == subject },
+		func(d *denial) bool { return d.subject == subject || d.verdict.Subject == subject },
+	)
+}
+
+// InvalidateAll forgets everything; else as Invalidate.
+func (c *Cache) InvalidateAll() {
+	c.forget(
+		func(license.Query) bool { return true },
+		func(license.Query, *entry) bool { return true },
+		func(*denial) bool { return true },
+	)
+}
+
+// forget removes what matches. An answer asked for before may be older than the
+// reason to forget: a flight that is no longer listed does not store it.
+func (c *Cache) forget(flying func(license.Query) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for q := range c.flights {
+		if flying(q) {
+			delete(c.flights, q)
+		}
+	}
+	for _, q := range c.allowed.Keys() {
+		if e, ok := c.allowed.Peek(q); ok && kept(q, e) {
+			c.allowed.Remove(q)
+		}
+	}
+	for _, id := range c.denied.Keys() {
+		if d, ok := c.denied.Peek(id); ok && refused(d) {
+			c.denied.Remove(id)
+		}
+	}
+}

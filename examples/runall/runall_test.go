@@ -1,0 +1,101 @@
+// Package runall_test builds the examples, runs each as a newcomer would, and looks
+// for the lines that matter in what it prints.
+package runall_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var examples = map[string][]string{
+	"quickstart": {
+		"1. The server's process killed itself (",
+		"4000 requests more, 4000 answers, then an orderly stop.",
+		"feature  route  accepted  pending  delivered  in doubt",
+		"They balance, and agree with the file: 27 lines, every ID once.",
+	},
+	"httpserver": {
+		`POST /reports/2025, key "K-1" 200, counted 1`,
+		`POST /reports/1066, key "K-1" 404, counted 0`,
+		`POST /reports/1999, key "K-1"   0, counted 0`,
+		`POST /reports/2025, key ""    401, counted 0`,
+		`"reason":"no-key"`,
+		`"reason":"expired"`,
+		`"subject":"cus_ada","dimensions":{},"kind":"sum","quantity":2`,
+	},
+	"decorator": {
+		`refused: no-key: feature "tax-report"`,
+		"  tax-report  1\n  import      1\n  ocr-page    3\n  tokens     11\n",
+	},
+	"customsink": {
+		"call 1: 3 of tax-report for cus_ada, attempt 1",
+		"call 2: 3 of tax-report for cus_ada, attempt 2",
+		"The invoice of cus_ada, after 2 calls: 3\n",
+	},
+	"stripe": {
+		"Billing through a stand-in for Stripe within this process",
+		"request 2: identifier seen",
+		"The stand-in billed cus_ada: 5\n",
+	},
+}
+
+func build(t *testing.T) (programs string) {
+	t.Helper()
+	programs = t.TempDir()
+	out, err := exec.Command("go", "build", "-o", programs+string(filepath.Separator), "../...").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return programs
+}
+
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	programs := build(t)
+	built, err := os.ReadDir(programs)
+	require.NoError(t, err)
+	require.Len(t, built, len(examples), "every example has lines to look for")
+
+	for _, program := range built {
+		name := strings.TrimSuffix(program.Name(), ".exe")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Contains(t, examples, name)
+			out := run(t, filepath.Join(programs, program.Name()))
+			for _, line := range examples[name] {
+				require.Contains(t, out, line)
+			}
+		})
+	}
+}
+
+// run returns what a program printed. It has a directory for temporary files of its
+// own, which must be empty afterwards, and finds neither Stripe nor its mock.
+func run(t *testing.T, program string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	temporary := t.TempDir()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = append(without("STRIPE_KEY="), "STRIPE_MOCK=http://localhost:0",
+		"TMPDIR="+temporary, "TMP="+temporary, "TEMP="+temporary)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	require.NoError(t, err, "%s", &out)
+	left, err := os.ReadDir(temporary)
+	require.NoError(t, err)
+	require.Empty(t, left, "an example cleans up")
+	return out.String()
+}
+
+func without(setting string) []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, setting) })
+}

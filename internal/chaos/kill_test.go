@@ -1,0 +1,73 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func number(t *testing.T, env string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(env)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err, env)
+	return n
+}
+
+func seed(t *testing.T) uint64 { return number(t, "METER_KILL_SEED", rand.Uint64()) }
+
+func rounds(t *testing.T, otherwise uint64) uint64 {
+	if testing.Short() {
+		otherwise /= 6
+	}
+	return number(t, "METER_KILL_ROUNDS", otherwise)
+}
+
+// TestKill is the promise of the whole project: whatever was acknowledged is
+// billed, once, whenever the process dies.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	killRounds(t, rounds(t, 60), none)
+}
+
+// TestKillWithOutages is TestKill with a sink that fails in every way it may.
+func TestKillWithOutages(t *testing.T) {
+	t.Parallel()
+	killRounds(t, max(4, rounds(t, 60)/4), outages)
+}
+
+// killRounds spreads n kills over some directories. Windows begin on seconds of
+// their own, so one directory can't have many more lives than there are seconds.
+func killRounds(t *testing.T, n uint64, f fault) {
+	first, dirs := seed(t), min(max(n/15, 1), 8)
+	for dir := range dirs {
+		t.Run(fmt.Sprint("dir", dir), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, first+dir)
+			w.killRounds(n/dirs+min(1, n%dirs), f)
+			w.log()
+		})
+	}
+}
+
+func (w *world) killRounds(n uint64, f fault) {
+	for i := range n {
+		rng := rand.New(rand.NewPCG(w.seed, i))
+		o := w.order(rng)
+		o.Fault = f
+		w.kill(o, randomMoment(rng))
+		switch {
+		case i%50 == 49 || i == n-1:
+			require.Empty(w.t, w.settle(), "seed %d, round %d", w.seed, i)
+		case rng.IntN(10) == 0:
+			w.visit()
+		}
+	}
+}
