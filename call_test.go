@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,24 +117,43 @@ func TestAddQuantityRacesCommit(t *testing.T) {
 	t.Parallel()
 	m := open(t)
 	f := m.Feature("f")
-	var taken atomic.Int64
-	for range 200 {
+	var taken int64
+	for range 3000 {
 		_, call, err := f.Begin(as("s"), Hold(0))
 		require.NoError(t, err)
-		var all sync.WaitGroup
-		for range 4 {
-			all.Go(func() {
-				for range 20 {
-					if call.AddQuantity(1) == nil {
-						taken.Add(1)
-					}
-				}
-			})
-			all.Go(func() { _ = call.Commit() })
+		var running sync.WaitGroup
+		var started atomic.Bool
+		running.Go(func() {
+			for started.Store(true); call.AddQuantity(1) == nil; {
+				taken++
+			}
+		})
+		for !started.Load() {
+			runtime.Gosched()
 		}
-		all.Wait()
+		require.NoError(t, call.Commit())
+		running.Wait()
 	}
-	require.Equal(t, taken.Load(), m.billed(t, "f", "s"))
+	require.Equal(t, taken, m.billed(t, "f", "s"))
+}
+
+func TestConcurrentQuantities(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	_, call, err := m.Feature("f").Begin(as("s"))
+	require.NoError(t, err)
+	require.NoError(t, call.change(func(old int64) int64 {
+		if old == 0 {
+			require.NoError(t, call.AddQuantity(5)) // another goroutine is faster
+		}
+		return old + 1
+	}))
+	require.EqualValues(t, 6, call.Quantity())
+	require.ErrorIs(t, call.change(func(old int64) int64 {
+		call.Cancel()
+		return old + 1
+	}), ErrNotMetered)
+	require.EqualValues(t, 0, call.Quantity())
 }
 
 func TestNestedCalls(t *testing.T) {

@@ -134,14 +134,11 @@ func (c *Cache) shutdown() error {
 	c.mu.Unlock()
 	c.end()
 	c.calls.Wait()
-	if closer, ok := c.cfg.Checker.(io.Closer); ok && c.fault == nil {
+	if closer, ok := c.cfg.Checker.(io.Closer); ok && !isNil(c.cfg.Checker) {
 		return closer.Close()
 	}
 	return nil
 }
-
-// String keeps fmt from reading a cache's insides.
-func (c *Cache) String() string { return "cache.Cache" }
 
 func (c *Cache) now() instant {
 	now := time.Now()

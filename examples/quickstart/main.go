@@ -154,7 +154,7 @@ func (s *server) stop() error {
 func (s *server) requireKilled() error {
 	err := s.process.Wait()
 	if _, died := errors.AsType[*exec.ExitError](err); !died {
-		return fmt.Errorf("the server should have died: %v", err)
+		return errors.Join(errors.New("the server should have died"), err)
 	}
 	if runtime.GOOS != "windows" && s.process.ProcessState.ExitCode() != -1 { // -1: by a signal
 		return fmt.Errorf("the server should have been killed: %w", err)

@@ -85,7 +85,7 @@ func (l *fakeLedger) addMany(n int) {
 	}
 }
 
-func (l *fakeLedger) Take(route, most int, hold func(string) bool) (*Batch, error) {
+func (l *fakeLedger) Take(route, most int, hold func(sink.Feature) bool) (*Batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.routes[route]
@@ -101,7 +101,7 @@ func (l *fakeLedger) Take(route, most int, hold func(string) bool) (*Batch, erro
 		if len(taken) == most {
 			break
 		}
-		if record.state == sink.Attempted || r.busy[key] && !busy[key] || record.notBefore.After(now) || hold(record.Feature) {
+		if record.state == sink.Attempted || r.busy[key] && !busy[key] || record.notBefore.After(now) || hold(sink.Feature{Name: record.Feature, Kind: record.Kind}) {
 			continue
 		}
 		record.Attempt++

@@ -11,7 +11,7 @@ import (
 //
 // Concurrency: must be safe.
 type Ledger interface {
-	Take(route, max int, hold func(feature string) bool) (*Batch, error)
+	Take(route, max int, hold func(sink.Feature) bool) (*Batch, error)
 	Ready(route int) <-chan struct{}
 	NextTry(route int) time.Time
 	OpenRecords(route int) (records int, quantity int64)
@@ -30,7 +30,7 @@ func FromLedger(l *ledger.Ledger) Ledger { return adapter{l} }
 
 type adapter struct{ *ledger.Ledger }
 
-func (a adapter) Take(route, max int, hold func(feature string) bool) (*Batch, error) {
+func (a adapter) Take(route, max int, hold func(sink.Feature) bool) (*Batch, error) {
 	batch, err := a.Ledger.Take(route, max, hold)
 	if batch == nil {
 		return nil, err

@@ -11,7 +11,8 @@ import (
 )
 
 // declareGrace is how long a feature that an earlier run left behind may stay
-// undeclared before its kind is learned from one of its records.
+// undeclared before the sink is asked with what its records tell: its unit is
+// unknown.
 const declareGrace = 10 * time.Second
 
 // preparer asks a sink about features before their first record is taken. It
@@ -31,9 +32,8 @@ type preparer struct {
 	mu      sync.Mutex // guards what follows; never held during a call to anybody else
 	ready   map[string]bool
 	refused map[string]trouble
-	wanted  map[string]bool         // held by the latest Take
-	learned map[string]sink.Feature // of an earlier run
-	patient time.Time               // when undeclared features are learned
+	wanted  map[string]sink.Feature // held by the latest Take, as its records tell
+	patient time.Time               // when undeclared features are asked about
 	since   time.Time               // when the running call began; zero: none
 }
 
@@ -45,27 +45,26 @@ func newPreparer(r *route, asked sink.Preparer, declared func() []sink.Feature) 
 		turn:     make(chan struct{}, 1),
 		ready:    make(map[string]bool),
 		refused:  make(map[string]trouble),
-		wanted:   make(map[string]bool),
-		learned:  make(map[string]sink.Feature),
+		wanted:   make(map[string]sink.Feature),
 		patient:  time.Now().Add(declareGrace),
 	}
 }
 
 // hold returns what Take asks about features, and forgets what was held before.
-func (p *preparer) hold() func(feature string) bool {
+func (p *preparer) hold() func(sink.Feature) bool {
 	if p == nil {
-		return func(string) bool { return false }
+		return func(sink.Feature) bool { return false }
 	}
 	p.mu.Lock()
 	clear(p.wanted)
 	p.mu.Unlock()
-	return func(feature string) bool {
+	return func(feature sink.Feature) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.ready[feature] {
+		if p.ready[feature.Name] {
 			return false
 		}
-		p.wanted[feature] = true
+		p.wanted[feature.Name] = feature
 		return true
 	}
 }
@@ -92,18 +91,18 @@ func (p *preparer) start(now time.Time) (answering bool) {
 // due is what to ask the sink about now; changed when a held feature is ready.
 func (p *preparer) due(now time.Time) (due []sink.Feature, changed bool) {
 	p.mu.Lock()
-	var names []string
-	for name := range p.wanted {
+	found := make(map[string]sink.Feature)
+	for name, feature := range p.wanted {
 		switch {
 		case p.ready[name]:
 			changed = true
 		case !p.refused[name].resume.After(now):
-			names = append(names, name)
+			found[name] = feature
 		}
 	}
-	learning := !p.patient.After(now)
+	patient := p.patient.After(now)
 	p.mu.Unlock()
-	if len(names) == 0 {
+	if len(found) == 0 {
 		return nil, changed
 	}
 
@@ -111,33 +110,14 @@ func (p *preparer) due(now time.Time) (due []sink.Feature, changed bool) {
 	for _, feature := range p.declared() {
 		known[feature.Name] = feature
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		feature, ok := known[name]
-		if !ok {
-			feature, ok = p.recall(name, learning)
-		}
-		if ok {
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if feature, ok := known[name]; ok {
 			due = append(due, feature)
+		} else if !patient {
+			due = append(due, found[name])
 		}
 	}
 	return due, changed
-}
-
-// recall returns an undeclared feature if its kind is known, or may be learned.
-func (p *preparer) recall(name string, learning bool) (sink.Feature, bool) {
-	p.mu.Lock()
-	feature, ok := p.learned[name]
-	p.mu.Unlock()
-	if ok || !learning {
-		return feature, ok
-	}
-	if feature, ok = p.route.learn(name); ok {
-		p.mu.Lock()
-		p.learned[name] = feature
-		p.mu.Unlock()
-	}
-	return feature, ok
 }
 
 // busy reports whether the sink is being asked.

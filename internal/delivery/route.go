@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/inprocess/meter/internal/ledger"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -236,28 +235,6 @@ func (r *route) troubled(s survey, err error) {
 	}
 	r.mu.Unlock()
 	report()
-}
-
-// learn takes one record of a feature that an earlier run left behind and nobody
-// has declared, only to see its kind, and puts it back unsent.
-func (r *route) learn(feature string) (sink.Feature, bool) {
-	others := func(name string) bool { return name != feature }
-	batch, err := r.ledger.Take(r.index, 1, others)
-	if err != nil || batch == nil {
-		return sink.Feature{}, false
-	}
-	learned := sink.Feature{Name: feature, Kind: batch.Records[0].Kind}
-	unsent := make([]ledger.Result, len(batch.Records))
-	for i := range unsent {
-		unsent[i] = ledger.Result{Outcome: sink.Pending, Reason: "not sent"}
-	}
-	if err := batch.Resolve(unsent); err != nil {
-		r.mu.Lock()
-		r.lost += len(unsent)
-		r.lostErr = err
-		r.mu.Unlock()
-	}
-	return learned, true
 }
 
 // earliest is the first of times that is not zero.

@@ -119,9 +119,7 @@ func (l *Ledger) moveSegments(dir string) (moved int, err error) {
 		return 0, err
 	}
 	l.mu.Lock()
-	for _, sd := range all {
-		l.insert(sd)
-	}
+	l.insert(all...)
 	l.mu.Unlock()
 	if err := l.finishMerges(); err != nil {
 		return 0, err

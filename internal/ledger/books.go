@@ -67,7 +67,7 @@ func (l *Ledger) Books() []Line {
 	for a, quantity := range l.totals.books {
 		add(a.feature, a.route, a.state, quantity)
 	}
-	for _, sd := range l.sealed {
+	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
 		for feature, t := range sd.tallies {
 			for i := range sd.entries() {

@@ -59,7 +59,7 @@ func (l *Ledger) foldSettled() error {
 			}
 			sd.mu.Unlock()
 		}
-		if len(settled) == 0 {
+		if len(settled) == 0 || l.stopping() {
 			return nil
 		}
 		if err := l.totals.write(folds); err != nil {
@@ -67,7 +67,8 @@ func (l *Ledger) foldSettled() error {
 		}
 		l.mu.Lock()
 		l.totals.apply(folds)
-		l.sealed = slices.DeleteFunc(slices.Clone(l.sealed), func(sd *sealed) bool { return slices.Contains(settled, sd) })
+		left := slices.DeleteFunc(slices.Clone(l.sealedNow()), func(sd *sealed) bool { return slices.Contains(settled, sd) })
+		l.sealed.Store(&left)
 		l.mu.Unlock()
 		if err := l.retireFiles(settled); err != nil {
 			return err

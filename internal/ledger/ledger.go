@@ -13,6 +13,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,21 +101,22 @@ type Ledger struct {
 	highWater atomic.Int64 // highest second ever seen
 	jumped    atomic.Bool  // the clock fell back in the running window
 
-	mu      sync.Mutex // guards what follows; its holder may take a sealed's mu, never the reverse
-	retired []*segment // out of use, being sealed
-	sealed  []*sealed  // by start
+	mu      sync.Mutex                // guards what follows; its holder may take a sealed's mu, never the reverse
+	retired []*segment                // out of use, being sealed
+	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
 	unsaved []unsaved
 
 	totalsMu    sync.Mutex // guards every series' total
 	totalsMonth int32      // the month that they speak of; guarded by totalsMu
 
-	rotating   semaphore // held while segments change roles
-	spare      *segment  // the next active one, prepared; guarded by rotating
-	firstStart int64     // of this process's first window
-	evictedIn  int32     // month in which idle series were last forgotten; guarded by rotating
-	kick       chan struct{}
+	rotating   semaphore     // held while segments change roles
+	spare      *segment      // the next active one, prepared; guarded by rotating
+	firstStart int64         // of this process's first window
+	evictedIn  int32         // month in which idle series were last forgotten; housekeep's
+	kick       chan struct{} // there is something to seal or to prepare
+	untidy     chan struct{} // a window has ended
 	stop       chan struct{}
-	maintained chan struct{} // closed when maintain has ended
+	maintained sync.WaitGroup
 	closing    sync.Once
 	closeErr   error
 }
@@ -145,9 +147,10 @@ func Open(cfg Config) (*Ledger, error) {
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
 		features: make(map[string]*Feature),
-		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), maintained: make(chan struct{}),
+		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	l.featureList.Store(new([]*Feature))
+	l.sealed.Store(new([]*sealed))
 	for i := range l.lanes {
 		l.lanes[i].busy, l.lanes[i].ready = make(map[pair]bool), make(chan struct{}, 1)
 		if most := l.routes[i].MaxQuantity; most > 0 {
@@ -168,7 +171,8 @@ func Open(cfg Config) (*Ledger, error) {
 	if err := l.begin(); err != nil {
 		return nil, errors.Join(err, l.release())
 	}
-	go l.maintain()
+	l.maintained.Go(l.maintain)
+	l.maintained.Go(l.housekeep)
 	return l, nil
 }
 
@@ -270,36 +274,29 @@ func (l *Ledger) begin() error {
 	}
 	l.active.Store(seg)
 	for i := range l.lanes {
-		l.lanes[i].wake()
+		nudge(l.lanes[i].ready)
 	}
-	l.wakeMaintenance()
+	nudge(l.kick)
+	nudge(l.untidy)
 	return nil
 }
 
-// insert keeps the sealed list in order of time. The caller holds mu.
-func (l *Ledger) insert(sd *sealed) {
-	at, _ := slices.BinarySearchFunc(l.sealed, sd, func(a, b *sealed) int {
-		if a.head.start <= b.head.start {
-			return -1
-		}
-		return 1
-	})
-	// A new list each time: readers keep the one they have.
-	l.sealed = slices.Insert(slices.Clip(slices.Clone(l.sealed)), at, sd)
+// insert adds to a new sealed list, in order of time; readers keep the one that
+// they have. The caller holds mu.
+func (l *Ledger) insert(more ...*sealed) {
+	list := append(slices.Clone(l.sealedNow()), more...)
+	slices.SortStableFunc(list, func(a, b *sealed) int { return cmp.Compare(a.head.start, b.head.start) })
+	l.sealed.Store(&list)
 }
 
 // sealedNow is the sealed list as it is now, oldest first.
-func (l *Ledger) sealedNow() []*sealed {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sealed
-}
+func (l *Ledger) sealedNow() []*sealed { return *l.sealed.Load() }
 
 // wake tells every route that sd may have something for it.
 func (l *Ledger) wake(sd *sealed) {
 	for r := range l.lanes {
 		if sd.entry[r] >= 0 {
-			l.lanes[r].wake()
+			nudge(l.lanes[r].ready)
 		}
 	}
 }
@@ -312,7 +309,7 @@ func (l *Ledger) Close(context.Context) error {
 		l.rotating <- struct{}{}
 		l.exclusively(func() { l.closed.Store(true) })
 		close(l.stop)
-		<-l.maintained
+		l.maintained.Wait()
 		err := l.rotate(context.Background(), true)
 		if l.spare != nil {
 			l.discard(l.spare)

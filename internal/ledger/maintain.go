@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// maintain runs until the ledger closes: it syncs, rotates, retries and tidies.
+// maintain runs until the ledger closes: it syncs, rotates and retries.
 func (l *Ledger) maintain() {
-	defer close(l.maintained)
 	sync := l.syncPolicy
 	if sync <= 0 {
 		sync = time.Second // still looks at the wall clock, and retries
@@ -44,14 +43,45 @@ func (l *Ledger) maintain() {
 			due = l.windowEnd(now)
 			l.background(func() {
 				_ = l.rotate(context.Background(), false) // a failure shows in Health
-				l.tidy()
 			})
+			nudge(l.untidy)
 		} else if len(l.unsavedNow()) > 0 || l.active.Load().fallback {
 			l.background(func() {
 				l.saveAgain()
 				l.prepareSpare()
 			})
 		}
+	}
+}
+
+// housekeep runs until the ledger closes: it tidies after every window, which can
+// take long and must not keep the next one from ending.
+func (l *Ledger) housekeep() {
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.untidy:
+			l.tidy()
+		}
+	}
+}
+
+// stopping reports whether the ledger is about to close.
+func (l *Ledger) stopping() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// nudge signals a channel of capacity 1.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

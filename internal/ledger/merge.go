@@ -17,6 +17,9 @@ const mergeAfter = 300
 func (l *Ledger) merge() {
 	for route := range l.routes {
 		for _, inputs := range l.mergeable(route) {
+			if l.stopping() {
+				return
+			}
 			if err := l.mergeHour(route, inputs); err != nil {
 				l.health.set("merge", fmt.Errorf("meter: can't merge unsent segments: %w", err))
 				return

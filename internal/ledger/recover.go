@@ -43,9 +43,7 @@ func (l *Ledger) recover(dir string) error {
 		}
 	}
 	l.mu.Lock()
-	for _, sd := range all {
-		l.insert(sd)
-	}
+	l.insert(all...)
 	l.mu.Unlock()
 	return l.finishMerges()
 }

@@ -181,7 +181,7 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 	}
 	l.retire(old, next)
 	l.sealRetired()
-	l.wakeMaintenance() // for the next spare
+	nudge(l.kick) // for the next spare
 	return l.sealTrouble()
 }
 
@@ -320,14 +320,7 @@ func (l *Ledger) poison(seg *segment) {
 	l.retired = append(l.retired, seg)
 	l.active.Store(next)
 	l.health.set("fault "+seg.head.uuid.String(), fmt.Errorf("meter: the memory of %s is gone (file cut short, or the disk failed): counting goes on in memory", filepath.Base(seg.path)))
-	l.wakeMaintenance()
-}
-
-func (l *Ledger) wakeMaintenance() {
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
+	nudge(l.kick)
 }
 
 // sealRetired seals every segment that is out of use.

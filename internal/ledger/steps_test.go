@@ -53,7 +53,7 @@ func abandon(l *Ledger) {
 	}
 	l.store.step = nil
 	close(l.stop)
-	<-l.maintained
+	l.maintained.Wait()
 	l.closing.Do(func() {})
 	_ = l.release()
 }

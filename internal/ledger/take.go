@@ -49,7 +49,7 @@ type Result struct {
 // whose feature hold reports true stay pending. Records of a (subject, feature)
 // that is part of an unresolved batch of this route are left out, so that two
 // deliveries never overlap for it.
-func (l *Ledger) Take(route, most int, hold func(feature string) bool) (*Batch, error) {
+func (l *Ledger) Take(route, most int, hold func(sink.Feature) bool) (*Batch, error) {
 	if l.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -76,7 +76,7 @@ func (l *Ledger) Take(route, most int, hold func(feature string) bool) (*Batch, 
 }
 
 // take adds this segment's records to b. The lane's lock is held.
-func (sd *sealed) take(b *Batch, most int, hold func(string) bool, ln *lane) error {
+func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lane) error {
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	route := b.route
@@ -127,7 +127,7 @@ func (sd *sealed) take(b *Batch, most int, hold func(string) bool, ln *lane) err
 			return err
 		}
 		p := pair{rec.Feature, rec.Subject}
-		if ln.busy[p] && !b.pairs[p] || hold != nil && hold(rec.Feature) {
+		if ln.busy[p] && !b.pairs[p] || hold != nil && hold(sink.Feature{Name: rec.Feature, Kind: rec.Kind}) {
 			continue
 		}
 		if rec.Kind == sink.Last {
@@ -254,7 +254,7 @@ func (b *Batch) Resolve(results []Result) error {
 		delete(ln.busy, p)
 	}
 	ln.mu.Unlock()
-	ln.wake()
+	nudge(ln.ready)
 	return failed
 }
 
@@ -300,13 +300,6 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 		sd.unload()
 	}
 	return err
-}
-
-func (ln *lane) wake() {
-	select {
-	case ln.ready <- struct{}{}:
-	default:
-	}
 }
 
 // Ready is signalled when records of a route may have become open.
