@@ -168,16 +168,16 @@ func FuzzJournal(f *testing.F) {
 	h.end, h.blocks = 0, 0
 	blocks := s.file[s.head.size():]
 	cells := make(map[uint32]*cell)
-	feature := map[string]*Feature{}
-	for block, sl := range s.slots {
+	for _, block := range slices.Sorted(maps.Keys(s.slots)) {
+		sl := s.slots[block]
 		c := &cell{block: block, primary: block}
 		if sl.shape.stripe() {
-			c.primary = sl.primary
+			c.primary, c.series = sl.primary, cells[sl.primary].series
 		} else {
 			name, _, _, err := decodeKey(sl.key)
 			require.NoError(f, err)
-			feature[name] = &Feature{name: name, kind: sl.shape.kind(), ledger: &Ledger{}}
-			c.series = newSeries(feature[name], string(sl.key), dimensioned)
+			feature := &Feature{name: name, kind: sl.shape.kind(), ledger: &Ledger{}}
+			c.series = newSeries(feature, string(sl.key), dimensioned)
 		}
 		cells[block] = c
 	}

@@ -250,22 +250,32 @@ func (j *journal) close() {
 	}
 }
 
-// appendEntry encodes one slot's absolute value; its key goes along the first time.
+// appendEntry encodes a cell's absolute value. Names go along the first time; that
+// of a stripe is its series', told by the slot that it counts for.
 func appendEntry(b []byte, c *cell, word uint64) []byte {
+	named := c.journaled == 0
+	if !c.stripe() {
+		return appendSlot(b, c.block, c.series, 0, word, named)
+	}
+	if named {
+		b = appendSlot(b, c.primary, c.series, 0, 0, true)
+	}
+	return appendSlot(b, c.block, nil, c.primary, word, named)
+}
+
+// appendSlot encodes one slot: of s, or of a stripe if s is nil.
+func appendSlot(b []byte, block uint32, s *Series, primary uint32, word uint64, named bool) []byte {
 	var keyBuf [256]byte
 	var key []byte
-	var sh shape
-	var primary uint32
-	if c.stripe() {
-		sh, primary = newShape(0, 0, flagStripe), c.primary
-	} else {
-		key = c.series.appendKey(keyBuf[:0])
-		sh = newShape(len(key), c.series.feature.kind, 0)
+	sh := newShape(0, sink.Sum, flagStripe)
+	if s != nil {
+		key = s.appendKey(keyBuf[:0])
+		sh = newShape(len(key), s.feature.kind, 0)
 	}
-	b = binary.AppendUvarint(b, uint64(c.block))
+	b = binary.AppendUvarint(b, uint64(block))
 	b = binary.AppendUvarint(b, uint64(sh))
 	b = binary.AppendUvarint(b, word)
-	if c.journaled != 0 {
+	if !named {
 		return append(b, 0)
 	}
 	b = append(b, 1)
@@ -354,7 +364,7 @@ func (jc *journalContent) readEntries(b []byte) {
 			b = b[sh.keyLen():]
 		}
 		e.shape = sh
-		if sh.kind() == sink.Last || word&wordCount >= e.word&wordCount {
+		if word&wordSet != 0 && (sh.kind() == sink.Last || word&wordCount >= e.word&wordCount) {
 			e.word = word
 		}
 		jc.slots[block] = e

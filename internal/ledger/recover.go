@@ -243,7 +243,7 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 			f.head.start = jc.head.start
 		}
 		for block, e := range jc.slots {
-			if e.word&wordSet == 0 || block > maxBlocks {
+			if e.word&wordSet == 0 && !e.named || block > maxBlocks {
 				continue
 			}
 			at := int(block) * blockSize

@@ -1,0 +1,552 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// mountTmpfs mounts a filesystem in memory; it skips, saying why, where that
+// takes rights that the test does not have.
+func mountTmpfs(t *testing.T, options string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", dir).CombinedOutput(); err != nil {
+		t.Skipf("NOT TESTED: mounting a tmpfs (run as root on Linux): %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		out, err := exec.Command("umount", "-l", dir).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	})
+	return dir
+}
+
+// balance requires that the books hold exactly what was accepted.
+func balance(t *testing.T, l *Ledger, accepted int64, where ...any) {
+	t.Helper()
+	var sum int64
+	for _, line := range l.Books() {
+		require.Equal(t, line.Accepted, line.Pending+line.Delivered+line.InDoubt+line.Rejected+line.Voided+line.Superseded+line.Damaged)
+		sum += line.Accepted
+	}
+	require.Equal(t, accepted, sum, where...)
+}
+
+// fill takes all the room that a filesystem has.
+func fill(t *testing.T, path string) {
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	for chunk := make([]byte, 4096); ; {
+		if _, err := f.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes[1:] {
+		for _, refuse := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/refuse=%v", mode, refuse), func(t *testing.T) {
+				t.Parallel()
+				disk := mountTmpfs(t, "size=6m")
+				synctest.Test(t, func(t *testing.T) { liveOnFullDisk(t, mode, disk, refuse) })
+			})
+		}
+	}
+}
+
+func liveOnFullDisk(t *testing.T, mode, disk string, refuse bool) {
+	dir, filler := filepath.Join(disk, "ledger"), filepath.Join(disk, "filler")
+	change := func(c *Config) { c.RefuseWhenFull = refuse }
+	l := open(t, mode, dir, change)
+	f := feature(t, l, "calls", sink.Sum)
+	accepted, refused := int64(0), 0
+	count := func() {
+		for i := range 20 {
+			err := f.Add(fmt.Sprint("s", i), 3)
+			if refuse && errors.Is(err, ErrFull) {
+				refused++
+				continue
+			}
+			require.NoError(t, err)
+			accepted += 3
+		}
+		balance(t, l, accepted)
+	}
+	count()
+	fill(t, filler)
+	for range 5 {
+		_ = l.Rotate(context.Background())
+		count()
+	}
+	require.Error(t, l.Health())
+	if refuse {
+		require.ErrorContains(t, l.Health(), "refusing to count")
+		require.Positive(t, refused)
+	} else {
+		require.ErrorContains(t, l.Health(), "memory")
+	}
+	require.NoError(t, os.Remove(filler))
+	time.Sleep(3 * time.Hour)
+	synctest.Wait()
+	count()
+	require.NoError(t, l.Rotate(context.Background()))
+	require.NoError(t, l.Health(), "room has returned")
+	before := refused
+	count()
+	require.Equal(t, before, refused)
+	require.NoError(t, l.active.Load().journal.sync())
+	abandon(l)
+
+	l = open(t, mode, dir, change)
+	balance(t, l, accepted)
+	deliver(t, l, 0, sink.Delivered)
+	for _, line := range l.Books() {
+		require.Equal(t, accepted, line.Delivered)
+	}
+	require.NoError(t, l.Health())
+}
+
+func TestMaxDisk(t *testing.T) {
+	t.Parallel()
+	for _, refuse := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refuse=%v", refuse), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := open(t, "mapped", dir, func(c *Config) { c.MaxDisk, c.RefuseWhenFull = 3*(firstExtent+headSize), refuse })
+				f := feature(t, l, "calls", sink.Sum)
+				var accepted int64
+				full := false
+				for i := range 3 * firstExtent / blockSize {
+					switch err := f.Add(fmt.Sprintf("subject-%d", i), 1); {
+					case err == nil:
+						accepted++
+					case refuse && errors.Is(err, ErrFull):
+						full = true
+					default:
+						require.NoError(t, err)
+					}
+					if i%700 == 699 {
+						_ = l.Rotate(context.Background())
+					}
+				}
+				require.Equal(t, refuse, full)
+				require.Error(t, l.Health())
+				balance(t, l, accepted)
+				_ = l.Rotate(context.Background())
+				require.Len(t, deliver(t, l, 0, sink.Delivered), int(accepted))
+				require.NoError(t, l.foldSettled())
+				time.Sleep(3 * time.Hour)
+				synctest.Wait()
+				require.NoError(t, f.Add("later", 1), "what was delivered made room")
+				require.NoError(t, l.Rotate(context.Background()))
+				require.NoError(t, l.foldSettled())
+				require.NoError(t, l.Health())
+				balance(t, l, accepted+1)
+			})
+		})
+	}
+}
+
+// TestTruncationUnderTheMap cuts the active segment's file short while several
+// goroutines count in it.
+func TestTruncationUnderTheMap(t *testing.T) {
+	t.Parallel()
+	for what, size := range map[string]int64{"to nothing": 0, "to its head": headSize, "within a page": headSize + 100, "within the second page": headSize + 4096 + 100} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			const writers, subjects, journaled, each = 4, 50, 10, 200
+			l := open(t, "mapped", quickDir(t))
+			f := feature(t, l, "calls", sink.Sum)
+			for i := range subjects {
+				require.NoError(t, f.Add(fmt.Sprint("s", i), journaled))
+			}
+			require.NoError(t, l.active.Load().journal.sync())
+			for i := range subjects {
+				require.NoError(t, f.Add(fmt.Sprint("s", i), 1)) // not safe yet
+			}
+			require.NoError(t, os.Truncate(l.active.Load().path, size))
+			var all sync.WaitGroup
+			for range writers {
+				all.Go(func() {
+					for n := range each {
+						for i := range subjects {
+							if err := f.Add(fmt.Sprint("s", (i+n)%subjects), 1); err != nil {
+								t.Errorf("a request failed: %v", err)
+							}
+						}
+					}
+				})
+			}
+			all.Wait()
+			_ = l.Rotate(context.Background())
+			require.Error(t, l.Health())
+			records := deliver(t, l, 0, sink.Delivered)
+			seen := make(map[string]bool)
+			for _, r := range records {
+				require.False(t, seen[r.ID])
+				seen[r.ID] = true
+			}
+			for i := range subjects {
+				got := sum(records, "calls", fmt.Sprint("s", i))
+				require.GreaterOrEqual(t, got, int64(journaled+writers*each), "s%d: lost what was safe, or what came after the fault", i)
+				require.LessOrEqual(t, got, int64(journaled+1+writers*each), "s%d", i)
+			}
+		})
+	}
+}
+
+// TestOneStepFails lets every step on disk fail once, as a bad sector would, in
+// a process that lives on.
+func TestOneStepFails(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes[1:] {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			for n := 0; ; n++ {
+				dir, done := quickDir(t), false
+				synctest.Test(t, func(t *testing.T) { done = !surviveOneStep(t, mode, dir, n) })
+				if done {
+					require.Greater(t, n, 40)
+					return
+				}
+				if testing.Short() {
+					n += 4
+				}
+			}
+		})
+	}
+}
+
+// surviveOneStep reports whether the life was long enough for step n to fail.
+func surviveOneStep(t *testing.T, mode, dir string, n int) (failed bool) {
+	left, name := n, "none"
+	cfg := testConfig(dir, func(c *Config) { c.Sync = SyncAlways })
+	cfg.step = func(what string) error {
+		if left--; left == -1 {
+			failed, name = true, what
+			return errors.New("input/output error")
+		}
+		return nil
+	}
+	l, err := openMode(cfg, mode)
+	if err != nil {
+		require.True(t, failed)
+		l, err = openMode(cfg, mode) // Open refused: nothing was counted
+		require.NoError(t, err)
+	}
+	defer func() { l.Close(context.Background()) }()
+	where := func() string { return fmt.Sprintf("step %d (%s) failed", n, name) }
+	f := feature(t, l, "calls", sink.Sum)
+	b := newBiller()
+	var accepted int64
+	send := func(as sink.Outcome) {
+		batch, err := l.Take(0, 100, nil)
+		if err != nil {
+			require.True(t, failed, "%v", err)
+		}
+		if batch == nil {
+			return
+		}
+		results := make([]Result, len(batch.Records))
+		for i, r := range batch.Records {
+			require.Zero(t, b.sends[r.ID], "%s: sent again after it was delivered", where())
+			if as == sink.Delivered {
+				b.apply(t, r)
+			}
+			results[i] = Result{Outcome: as}
+		}
+		if err := batch.Resolve(results); err != nil {
+			require.True(t, failed, "%v", err)
+		}
+	}
+	for i, as := range []sink.Outcome{sink.Delivered, sink.Pending, sink.InDoubt, sink.Rejected, sink.Delivered} {
+		for _, subject := range []string{"acme", "bolt", fmt.Sprint("new", i)} {
+			if err := f.Add(subject, 7); err != nil {
+				require.ErrorIs(t, err, ErrUnsynced, where())
+			}
+			accepted += 7
+		}
+		_ = l.Rotate(context.Background())
+		send(as)
+		for r := range l.Quarantine() {
+			_ = l.Settle(context.Background(), r.Route, r.ID, sink.Voided, "as told")
+		}
+		_ = l.foldSettled()
+		balance(t, l, accepted, fmt.Sprint(where(), l.Books()))
+	}
+	time.Sleep(2 * time.Second) // for whoever retries
+	require.NoError(t, f.Add("acme", 1))
+	accepted++
+	abandon(l)
+
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	l, err = openMode(testConfig(dir), mode)
+	require.NoError(t, err, where())
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock(); sd.load(); for _, bl := range sd.img.slots { r, _ := sd.record(bl, 0); t.Log(r.ID, r.Subject, r.Quantity, sd.path) }; sd.mu.Unlock()
+	}
+	t.Log(names)
+	balance(t, l, accepted, where())
+	send(sink.Delivered)
+	require.NoError(t, l.foldSettled(), where())
+	balance(t, l, accepted, where())
+	for _, line := range l.Books() {
+		var applied int64
+		for _, q := range b.applied {
+			applied += q
+		}
+		require.Equal(t, applied, line.Delivered, where())
+	}
+	return failed
+}
+
+func TestDirectoryDeletedUnderTheProcess(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes[1:] {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := open(t, mode, dir)
+				f := feature(t, l, "calls", sink.Sum)
+				require.NoError(t, f.Add("acme", 5))
+				require.NoError(t, l.Rotate(context.Background()))
+				require.NoError(t, f.Add("acme", 7))
+				synctest.Wait()
+				require.NoError(t, os.RemoveAll(dir))
+				for range 3 {
+					_ = l.Rotate(context.Background())
+					require.NoError(t, f.Add("acme", 11))
+					time.Sleep(2 * time.Hour)
+				}
+				balance(t, l, 45)
+				require.Error(t, l.Health())
+				b, err := l.Take(0, 100, nil)
+				require.True(t, err != nil || b != nil, "sent or said why not")
+				_ = l.Close(context.Background())
+			})
+		})
+	}
+}
+
+func TestRefusedDirectories(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	ledgerAt := func(name string) string {
+		dir := filepath.Join(base, name)
+		l := open(t, "mapped", dir)
+		require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 5))
+		require.NoError(t, l.Close(context.Background()))
+		return dir
+	}
+	refused := func(dir string, is error, says string) {
+		t.Helper()
+		_, err := Open(testConfig(dir))
+		require.Error(t, err)
+		if is != nil {
+			require.ErrorIs(t, err, is)
+		}
+		require.ErrorContains(t, err, says)
+	}
+	real := ledgerAt("real")
+	require.NoError(t, os.Symlink(real, filepath.Join(base, "link")))
+	refused(filepath.Join(base, "link"), nil, "symbolic link")
+	require.NoError(t, os.WriteFile(filepath.Join(base, "file"), nil, 0o600))
+	refused(filepath.Join(base, "file"), nil, "not a directory")
+
+	future := ledgerAt("future")
+	require.NoError(t, os.WriteFile(filepath.Join(future, formatFile), []byte("meter ledger 2\n"), 0o600))
+	refused(future, ErrFormat, "meter ledger 2")
+
+	mixed := ledgerAt("mixed")
+	segments, err := filepath.Glob(filepath.Join(mixed, "*"+segmentSuffix))
+	require.NoError(t, err)
+	require.Len(t, segments, 1)
+	data, err := os.ReadFile(segments[0])
+	require.NoError(t, err)
+	for _, at := range []int{0, mirrorAt} {
+		order.PutUint32(data[at+8:], formatVersion+1)
+		order.PutUint32(data[at+whoSize-4:], checksum(uuid(data[at+16:at+32]), data[at:at+whoSize-4]))
+	}
+	require.NoError(t, os.WriteFile(segments[0], data, 0o600))
+	refused(mixed, ErrFormat, "format 2")
+
+	foreign := filepath.Join(base, "foreign")
+	require.NoError(t, os.Mkdir(foreign, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(foreign, "letter.txt"), []byte("dear"), 0o600))
+	refused(foreign, ErrFormat, "letter.txt")
+	kept, err := os.ReadFile(filepath.Join(foreign, "letter.txt"))
+	require.NoError(t, err)
+	require.Equal(t, "dear", string(kept))
+
+	// A file that somebody else put beside ours is left alone.
+	require.NoError(t, os.WriteFile(filepath.Join(real, "notes.txt"), []byte("dear"), 0o600))
+	l := open(t, "mapped", real)
+	refused(real, ErrLocked, real)
+	require.NoError(t, l.Health())
+	require.FileExists(t, filepath.Join(real, "notes.txt"))
+	balance(t, l, 5)
+}
+
+func TestReadOnlyDirectory(t *testing.T) {
+	t.Parallel()
+	dir := mountTmpfs(t, "ro,size=64k")
+	_, err := Open(testConfig(dir))
+	require.ErrorContains(t, err, "not writable")
+	require.ErrorContains(t, err, dir)
+}
+
+// orphan leaves a dead process's directory: a window folded, one decided on but
+// not applied, one pending, and one that was being counted in.
+func orphan(t *testing.T, mode, dir string) {
+	l := open(t, mode, dir)
+	f := feature(t, l, "calls", sink.Sum)
+	require.NoError(t, f.Add("acme", 5))
+	rotate(t, l)
+	deliver(t, l, 0, sink.Delivered)
+	require.NoError(t, l.foldSettled())
+	require.NoError(t, f.Add("acme", 7))
+	rotate(t, l)
+	deliver(t, l, 0, sink.Rejected)
+	l.store.step = func(what string) error {
+		if what == "append quarantine" {
+			return nil
+		}
+		return errDead
+	}
+	for r := range l.Quarantine() {
+		require.Error(t, l.Settle(context.Background(), "main", r.ID, sink.Voided, "written, not applied"))
+	}
+	l.store.step = nil
+	require.NoError(t, f.Add("acme", 11))
+	require.NoError(t, l.active.Load().journal.sync())
+	abandon(l)
+}
+
+func wantAdopted(t *testing.T, l *Ledger, where string) {
+	require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: 24, Pending: 12, Delivered: 5, Voided: 7}}, l.Books(), where)
+	total, _, _ := feature(t, l, "calls", sink.Sum).Total("acme")
+	require.EqualValues(t, 24, total, where)
+}
+
+func TestAdoption(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes[1:] {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			outside := t
+			for n := 0; ; n++ {
+				m := &mortal{left: n}
+				synctest.Test(t, func(t *testing.T) { adoptAndDie(t, mode, quickDir(outside), m) })
+				if !m.isDead() {
+					require.Greater(t, n, 5)
+					return
+				}
+			}
+		})
+	}
+}
+
+// adoptAndDie adopts a dead process's directory, dies on the way, and does it again.
+func adoptAndDie(t *testing.T, mode, base string, m *mortal) {
+	where := fmt.Sprintf("died before step %d", m.left)
+	own, theirs := filepath.Join(base, "own"), filepath.Join(base, "theirs")
+	orphan(t, mode, theirs)
+	time.Sleep(time.Minute)
+	l := open(t, mode, own)
+	require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 1))
+	require.NoError(t, l.Close(context.Background()))
+
+	cfg := testConfig(own, func(c *Config) { c.Adopt = filepath.Join(base, "*") })
+	dying := cfg
+	dying.step = m.step
+	if l, err := openMode(dying, mode); err == nil {
+		abandon(l)
+	}
+	where += fmt.Sprint(m.steps)
+	l, err := openMode(cfg, mode)
+	require.NoError(t, err, where)
+	defer l.Close(context.Background())
+	wantAdopted(t, l, where)
+	require.NotContains(t, healthText(l), "adopt", where)
+	_, err = os.Stat(filepath.Join(theirs, formatFile))
+	require.ErrorIs(t, err, os.ErrNotExist, where)
+	l.adoptOrphans()
+	wantAdopted(t, l, where)
+	require.NoError(t, l.Close(context.Background()))
+
+	l, err = openMode(cfg, mode)
+	require.NoError(t, err, where)
+	defer l.Close(context.Background())
+	wantAdopted(t, l, where)
+	require.EqualValues(t, 12, sum(deliver(t, l, 0, sink.Delivered), "calls", "acme"), where)
+	require.NoError(t, l.foldSettled())
+	require.NoError(t, l.Health(), where)
+}
+
+func TestAdoptionLeavesTheLivingAlone(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	alive := open(t, "mapped", filepath.Join(base, "alive"))
+	require.NoError(t, feature(t, alive, "calls", sink.Sum).Add("acme", 5))
+	require.NoError(t, os.Mkdir(filepath.Join(base, "foreign"), 0o700))
+	l := open(t, "mapped", filepath.Join(base, "own"), func(c *Config) { c.Adopt = filepath.Join(base, "*") })
+	require.NoError(t, l.Health())
+	balance(t, l, 0)
+	balance(t, alive, 5)
+}
+
+// TestAdoptionOfACopy names a backup of the own directory: its counts are here
+// already.
+func TestAdoptionOfACopy(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	own, backup := filepath.Join(base, "own"), filepath.Join(base, "backup")
+	outside := t
+	synctest.Test(t, func(t *testing.T) {
+		orphan(t, "mapped", own)
+		require.NoError(outside, os.CopyFS(backup, os.DirFS(own)))
+		time.Sleep(time.Minute)
+		l := open(t, "mapped", own, func(c *Config) { c.Adopt = filepath.Join(base, "*") })
+		require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: 23, Pending: 11, Delivered: 5, Voided: 7}}, l.Books())
+		require.ErrorContains(t, l.Health(), "backup")
+	})
+}
+
+func TestAdoptionAcrossFilesystems(t *testing.T) {
+	t.Parallel()
+	other := mountTmpfs(t, "size=16m")
+	own := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		orphan(t, "mapped", filepath.Join(other, "theirs"))
+		time.Sleep(time.Minute)
+		l := open(t, "mapped", own, func(c *Config) { c.Adopt = filepath.Join(other, "*") })
+		f := feature(t, l, "calls", sink.Sum)
+		for range 3 {
+			require.ErrorContains(t, l.Health(), "filesystem")
+			require.FileExists(t, filepath.Join(other, "theirs", formatFile))
+			total, _, _ := f.Total("acme")
+			require.Zero(t, total, "what was not adopted is not counted here")
+			balance(t, l, 0)
+			l.adoptOrphans()
+		}
+		require.NoError(t, l.Close(context.Background()))
+		l = open(t, "mapped", filepath.Join(other, "theirs"))
+		balance(t, l, 23)
+	})
+}
