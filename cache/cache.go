@@ -52,6 +52,7 @@ type Cache struct {
 	// not by text.
 	allowed *lru.Cache[license.Query, *entry]
 	denied  *lru.Cache[digest, *denial]
+	hits    sync.Map // the same as allowed, which takes its lock for every look
 
 	life  context.Context // of calls to the Checker; Close ends it
 	end   context.CancelFunc
@@ -77,7 +78,7 @@ func New(cfg Config) *Cache {
 	}
 	rand.Read(c.secret[:]) // never fails: it ends the process instead
 	// Both fail for sizes below 1 only; then c.fault says so.
-	c.allowed, _ = lru.New[license.Query, *entry](max(cfg.Size, 1))
+	c.allowed, _ = lru.NewWithEvict(max(cfg.Size, 1), func(q license.Query, _ *entry) { c.hits.Delete(q) })
 	c.denied, _ = lru.New[digest, *denial](max(cfg.NegativeMax, 1))
 	c.life, c.end = context.WithCancel(context.Background())
 	c.close = sync.OnceValue(c.shutdown)

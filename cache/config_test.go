@@ -7,6 +7,7 @@ import (
 
 	"github.com/inprocess/meter/license"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 )
 
 type faulty struct{ license.Checker }
@@ -68,6 +69,8 @@ func TestDefaults(t *testing.T) {
 func TestNoLimit(t *testing.T) {
 	t.Parallel()
 	b := newBudget(math.Inf(1))
+	require.Equal(t, rate.Inf, b.all.Limit())
+	require.Equal(t, rate.Inf, b.strangers.Limit())
 	for range 100 {
 		require.True(t, b.take(time.Now(), false))
 	}

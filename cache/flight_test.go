@@ -50,6 +50,21 @@ func TestAThousandAskOnceInARush(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
+// An answer may land between a caller's look and its turn to ask.
+func TestWhoComesLateFindsTheAnswer(t *testing.T) {
+	t.Parallel()
+	for _, verdict := range []license.Verdict{allow("cus_1"), deny(license.Blocked)} {
+		bubble(t, Config{Checker: answers(verdict, nil)}, func(w world) {
+			_, err := w.Check(w.Context(), ask("k"))
+			require.NoError(t, err)
+			f, v, err := w.board(w.Context(), ask("k"), w.identify(ask("k")))
+			require.NoError(t, err)
+			require.Nil(t, f)
+			require.Equal(t, verdict, v)
+		})
+	}
+}
+
 func TestACallerWhoLeavesCancelsNobody(t *testing.T) {
 	t.Parallel()
 	type name struct{}
@@ -82,6 +97,7 @@ func TestACallerWhoLeavesCancelsNobody(t *testing.T) {
 		require.NoError(t, err, "memory needs no context")
 		_, err = w.Check(ctx, ask("cold"))
 		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
 		require.Equal(t, 1, s.asked(), "nobody would have waited")
 	})
 }
@@ -225,6 +241,7 @@ func TestConcurrentUse(t *testing.T) {
 	all.Wait()
 	require.NoError(t, c.Close())
 	require.LessOrEqual(t, c.allowed.Len(), 4)
+	require.Equal(t, c.allowed.Len(), listed(c))
 	require.LessOrEqual(t, c.denied.Len(), 2)
 	require.Empty(t, c.flights)
 }

@@ -9,14 +9,15 @@ import (
 // spared bounds how many used entries one newcomer may pass over.
 const spared = 1000
 
-// lookup finds the customer's verdict. Get would take the LRU's lock exclusively,
-// and hits would queue: Peek shares it, and the mark in the entry tells makeRoom
-// what Get would have told the LRU.
+// lookup finds the customer's verdict without a lock: the LRU's Get takes one
+// exclusively, and hits would queue. The mark in the entry tells makeRoom what Get
+// would have told the LRU.
 func (c *Cache) lookup(q license.Query, now instant) (*entry, age) {
-	e, ok := c.allowed.Peek(q)
+	found, ok := c.hits.Load(q)
 	if !ok {
 		return nil, spent
 	}
+	e := found.(*entry)
 	return e, e.age(now, &c.cfg)
 }
 
@@ -30,7 +31,7 @@ func (c *Cache) denial(id identity, now instant) *denial {
 }
 
 // store remembers an answer. c.mu is held. A check that runs meanwhile finds the
-// old verdict or the new one: what replaces goes in before what it replaces.
+// old verdict or the new one: the denial goes in before what it revokes goes out.
 func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
 	now := c.now()
 	if v.Status == license.Denied {
@@ -40,11 +41,12 @@ func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
 	}
 	if !c.allowed.Contains(q) {
 		c.makeRoom()
-		// These may be parts of a request.
-		q.Subject, q.Feature, q.Machine = strings.Clone(q.Subject), strings.Clone(q.Feature), strings.Clone(q.Machine)
 	}
-	c.allowed.Add(q, &entry{verdict: v, at: now})
-	c.denied.Remove(id.query)
+	// These may be parts of a request.
+	q.Subject, q.Feature, q.Machine = strings.Clone(q.Subject), strings.Clone(q.Feature), strings.Clone(q.Machine)
+	e := &entry{verdict: v, at: now}
+	c.allowed.Add(q, e)
+	c.hits.Store(q, e)
 }
 
 // makeRoom gives entries used since the last time a second chance, so that the

@@ -30,6 +30,20 @@ func TestEvictionSparesTheUsed(t *testing.T) {
 	})
 }
 
+func TestUseLongAgoDoesNotSpare(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{Size: 10, Rate: 1e6}, func(w world) {
+		w.allowed("old")
+		w.allowed("old")
+		for i := range 30 {
+			w.allowed(fmt.Sprint("new", i))
+		}
+		w.asked(31)
+		w.allowed("old")
+		w.asked(32)
+	})
+}
+
 func TestNewcomersReplaceEachOther(t *testing.T) {
 	t.Parallel()
 	bubble(t, Config{Size: 2, NegativeMax: 2, Rate: 1e6}, func(w world) {
@@ -46,6 +60,7 @@ func TestNewcomersReplaceEachOther(t *testing.T) {
 		w.allowed("4")
 		w.asked(10)
 		require.Equal(t, 2, w.Cache.allowed.Len())
+		require.Equal(t, 2, listed(w.Cache))
 		require.Equal(t, 2, w.Cache.denied.Len())
 	})
 }
@@ -69,7 +84,7 @@ func TestAFloodOfRandomKeysEvictsNoCustomer(t *testing.T) {
 		calls := 0
 		c := New(Config{Checker: registry(&calls), Size: 1000, NegativeMax: 1000, Rate: 1e9})
 		random := rand.New(rand.NewPCG(1, 2))
-		const real = 2000
+		const real = 1000
 		hits := 0
 		for range real {
 			for range 20 {
@@ -78,7 +93,7 @@ func TestAFloodOfRandomKeysEvictsNoCustomer(t *testing.T) {
 				require.Equal(t, license.Denied, v.Status)
 			}
 			before := calls
-			v, err := c.Check(t.Context(), ask(fmt.Sprint("real", random.IntN(100))))
+			v, err := c.Check(t.Context(), ask(fmt.Sprint("real", random.IntN(50))))
 			require.NoError(t, err)
 			require.Equal(t, license.Allowed, v.Status)
 			if calls == before {
@@ -87,6 +102,7 @@ func TestAFloodOfRandomKeysEvictsNoCustomer(t *testing.T) {
 		}
 		require.GreaterOrEqual(t, hits, real*9/10)
 		require.LessOrEqual(t, c.allowed.Len(), 1000)
+		require.Equal(t, c.allowed.Len(), listed(c))
 		require.LessOrEqual(t, c.denied.Len(), 1000)
 		require.NoError(t, c.Close())
 	})
@@ -205,6 +221,7 @@ func TestAnswersUnderWayAreNotKept(t *testing.T) {
 				time.Sleep(time.Second)
 				test.invalidate(c)
 				s.set(deny(license.Blocked), nil)
+				s.slow(0)
 				v, err := c.Check(t.Context(), ask("k"))
 				require.NoError(t, err)
 				require.Equal(t, license.Allowed, (<-first).Status, "who asked before is answered")
@@ -268,4 +285,10 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
 		require.NotContains(t, fmt.Sprintf(format, c), "canary", format)
 	}
+}
+
+// listed counts what lookups see.
+func listed(c *Cache) (n int) {
+	c.hits.Range(func(any, any) bool { n++; return true })
+	return n
 }

@@ -133,6 +133,7 @@ func testCopy(t *testing.T, mode, dir string) {
 	require.NoError(t, l.Close(context.Background()))
 
 	l = open(t, mode, dir, copyRoutes)
+	synctest.Wait() // what Open tidies is tidy
 	require.NotContains(t, healthText(l), "copy")
 	require.Equal(t, waiting[1:], held(l, "day"), "what is settled is not in doubt again")
 	require.Equal(t, waiting[:1], ids(deliver(t, l, 1, sink.Delivered)), "under the same ID")

@@ -343,7 +343,8 @@ type slot struct {
 }
 
 // scan decodes the blocks of a segment and calls found for every intact slot and
-// damaged for every run of blocks that is neither slot, key nor empty.
+// damaged for every run of blocks that is neither slot, key nor empty. What was
+// claimed and never registered it empties.
 func scan(blocks []byte, u uuid, sealed bool, found func(slot), damaged func(first, n uint32)) {
 	total := uint32(len(blocks) / blockSize)
 	badFrom, bad := uint32(0), uint32(0)
@@ -371,6 +372,7 @@ func scan(blocks []byte, u uuid, sealed bool, found func(slot), damaged func(fir
 		claim := order.Uint32(b[slotClaim:])
 		if !sealed && order.Uint32(b[slotShape:]) == 0 && order.Uint64(b[slotWord:]) == 0 && claim > 0 && claim <= total-i && claim <= blocksFor(maxKey) {
 			flush()
+			clear(blocks[i*blockSize : (i+claim)*blockSize]) // a sealed segment has no claims
 			i += claim
 			continue
 		}

@@ -170,7 +170,8 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		blocks = f.replay(blocks, journals)
 	}
 	img, d := newImage(blocks, u, wasSealed)
-	if d.any() || f.headDamaged {
+	// A head of which only one copy was ever written is no damage.
+	if d.any() || f.headDamaged && f.head.start != 0 {
 		l.reportDamage(f.path, d)
 	}
 	if len(img.slots) == 0 && !d.any() {

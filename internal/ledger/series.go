@@ -240,7 +240,15 @@ func (s *Series) registerLocked() (*cell, error) {
 
 // spread gives a series that writers collide on several slots.
 func (s *Series) spread(c *cell) {
-	if s.flags.Or(hot)&hot == 0 && c.spread.Load() == nil {
+	if s.flags.Or(hot)&hot != 0 {
+		return
+	}
+	x := s.index()
+	sh := x.shard(x.hash(s.name()))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	// As for registering: sealing waits for this lock, and later is too late.
+	if c.spread.Load() == nil && s.feature.ledger.active.Load() == c.seg {
 		c.seg.spread(c)
 	}
 }
