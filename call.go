@@ -157,17 +157,32 @@ func (c *Call) AddQuantity(n int64) error {
 
 // change sets the quantity to what next makes of the one before, 0 if unset.
 func (c *Call) change(next func(int64) int64) error {
+	var n int64
+	fits := func() bool { return n >= 0 && n <= ledger.MaxQuantity }
+	ok := c.move(func(old int64) int64 {
+		if n = next(max(old, 0)); !fits() {
+			return old
+		}
+		return n
+	})
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: the call has ended", ErrNotMetered)
+	case !fits():
+		return fmt.Errorf("%w: a call's must be 0 to %d", ErrQuantity, int64(ledger.MaxQuantity))
+	}
+	return nil
+}
+
+// move replaces the state by what next makes of it; false when the call has ended.
+func (c *Call) move(next func(int64) int64) bool {
 	for {
 		old := c.state.Load()
 		if old < unset {
-			return fmt.Errorf("%w: the call has ended", ErrNotMetered)
+			return false
 		}
-		n := next(max(old, 0))
-		if n < 0 || n > ledger.MaxQuantity {
-			return fmt.Errorf("%w: a call's must be 0 to %d", ErrQuantity, int64(ledger.MaxQuantity))
-		}
-		if c.state.CompareAndSwap(old, n) {
-			return nil
+		if c.state.CompareAndSwap(old, next(old)) {
+			return true
 		}
 	}
 }
@@ -183,19 +198,17 @@ func (c *Call) Commit() error {
 }
 
 func (c *Call) commit() error {
-	for {
-		old := c.state.Load()
-		if old < unset {
-			return fmt.Errorf("%w: the call was cancelled", ErrNotMetered)
-		}
-		n := old
-		if old == unset {
+	var n int64
+	ok := c.move(func(old int64) int64 {
+		if n = old; n == unset {
 			n = c.preset
 		}
-		if c.state.CompareAndSwap(old, committed-n) {
-			return c.count(n)
-		}
+		return committed - n
+	})
+	if !ok {
+		return fmt.Errorf("%w: the call was cancelled", ErrNotMetered)
 	}
+	return c.count(n)
 }
 
 // count brings n to the ledger.
@@ -216,13 +229,7 @@ func (c *Call) count(n int64) error {
 // Cancel ends the call without counting it. After Commit, and on a nil Call, it
 // does nothing, so that it can be deferred at once.
 func (c *Call) Cancel() {
-	if c == nil {
-		return
-	}
-	for {
-		old := c.state.Load()
-		if old < unset || c.state.CompareAndSwap(old, cancelled) {
-			return
-		}
+	if c != nil {
+		c.move(func(int64) int64 { return cancelled })
 	}
 }

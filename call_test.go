@@ -241,6 +241,7 @@ func TestRefusals(t *testing.T) {
 		"denied as no key":             {who: key("keyless"), status: 401, reason: license.NoKey},
 		"server down":                  {who: key("down"), status: 503, reason: license.Unavailable},
 		"zero verdict":                 {who: key("unknown"), status: 503, reason: license.Unavailable},
+		"zero verdict, host subject":   {who: Caller{Key: license.NewKey("unknown"), Subject: "cus_9"}, status: 503, reason: license.Unavailable},
 		"malformed verdict":            {who: key("malformed"), status: 503, reason: license.Unavailable, cause: ErrName},
 		"down, unknown allowed":        {change: allowUnknown, who: Caller{Key: license.NewKey("down"), Subject: "cus_9"}, billed: "cus_9"},
 		"down, unknown, no subject":    {change: allowUnknown, who: key("down"), status: 503, reason: license.Unavailable, cause: ErrNoCaller},

@@ -271,12 +271,14 @@ func TestTwoMiddlewares(t *testing.T) {
 		call, ok := CallFrom(r.Context())
 		require.True(t, ok)
 		require.Equal(t, "s", call.Caller().Subject)
+		require.NoError(t, Do(r.Context(), m.Feature("nested"), func(context.Context) error { return nil }))
 	})))
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("X-Subject", "s")
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	require.EqualValues(t, 5, m.billed(t, "report", "s"))
 	require.EqualValues(t, 1, m.billed(t, "api", "s"))
+	require.EqualValues(t, 1, m.billed(t, "nested", "s"), "inherits the caller")
 }
 
 // The server removes a form's temporary files if it sees the form.

@@ -21,7 +21,8 @@ var examples = map[string][]string{
 		"1. The server's process killed itself (",
 		"4000 requests more, 4000 answers, then an orderly stop.",
 		"feature  route  accepted  pending  delivered  in doubt",
-		"They balance, and agree with the file: 27 lines, every ID once.",
+		"They balance, and agree with the file: ",
+		" lines, every ID once.",
 	},
 	"httpserver": {
 		`POST /reports/2025, key "K-1" 200, counted 1`,

@@ -31,7 +31,8 @@ type tally struct {
 
 // figures are for the log.
 type figures struct {
-	counts, units, refused, inFlight, records int
+	counts, refused, inFlight, records int
+	units                              int64 // of Sums
 }
 
 func newOracle() *oracle {
@@ -62,8 +63,8 @@ func (o *oracle) hear(n note) {
 		delete(o.flight, n.worker)
 		t := o.tally(n)
 		o.sums.counts++
-		o.sums.units += int(n.n)
 		if features[n.feature].kind == sink.Sum {
+			o.sums.units += n.n
 			t.counted += n.n
 		} else {
 			t.levels[n.n], t.last, t.since = true, n.n, nil

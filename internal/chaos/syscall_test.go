@@ -42,7 +42,7 @@ func TestKillAtSystemCalls(t *testing.T) {
 			for n := uint64(0); every || n == 0 || time.Now().Before(end); n++ {
 				rng := rand.New(rand.NewPCG(w.seed, n))
 				when++
-				if !every {
+				if !every && n > 0 {
 					when += rng.IntN(3)
 				}
 				if !w.killAt(strace, call, when, w.script(rng, false)) && !w.killAt(strace, call, when, w.script(rng, true)) {

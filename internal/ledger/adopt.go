@@ -95,8 +95,21 @@ func (l *Ledger) moveSegments(dir string) (moved int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	here := make(map[uuid]bool)
+	for _, sd := range l.sealedNow() {
+		here[sd.head.uuid] = true
+	}
+	for u, f := range segments {
+		if here[u] && f.path != "" {
+			return 0, fmt.Errorf("it is a copy of what is here: segment %v", u)
+		}
+	}
 	var all []*sealed
-	for _, f := range segments {
+	for u, f := range segments {
+		if here[u] {
+			f.removeAll(l.store) // a journal that its segment's new file made needless
+			continue
+		}
 		sd, err := l.recoverSegment(f)
 		if err != nil {
 			return 0, err
@@ -146,7 +159,7 @@ func (l *Ledger) adoptTotals(dir string, data []byte, all *fold, books map[accou
 		l.totals.apply([]*fold{all})
 		l.mu.Unlock()
 		for k, u := range all.usages {
-			l.noteUsage([]byte(k.key), k.kind, k.month, u.quantity)
+			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
 		}
 	}
 	return os.Remove(filepath.Join(dir, totalsFile))

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,8 +243,11 @@ func TestOneStepFails(t *testing.T) {
 // surviveOneStep reports whether the life was long enough for step n to fail.
 func surviveOneStep(t *testing.T, mode, dir string, n int) (failed bool) {
 	left, name := n, "none"
+	var mu sync.Mutex
 	cfg := testConfig(dir, func(c *Config) { c.Sync = SyncAlways })
 	cfg.step = func(what string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if left--; left == -1 {
 			failed, name = true, what
 			return errors.New("input/output error")
@@ -418,7 +422,15 @@ func TestReadOnlyDirectory(t *testing.T) {
 // orphan leaves a dead process's directory: a window folded, one decided on but
 // not applied, one pending, and one that was being counted in.
 func orphan(t *testing.T, mode, dir string) {
-	l := open(t, mode, dir)
+	var onlyPaper atomic.Bool
+	l := open(t, mode, dir, func(c *Config) {
+		c.step = func(what string) error {
+			if onlyPaper.Load() && what != "append quarantine" && what != "sync quarantine" {
+				return errDead
+			}
+			return nil
+		}
+	})
 	synctest.Wait() // what Open tidies is tidy
 	f := feature(t, l, "calls", sink.Sum)
 	require.NoError(t, f.Add("acme", 5))
@@ -428,16 +440,11 @@ func orphan(t *testing.T, mode, dir string) {
 	require.NoError(t, f.Add("acme", 7))
 	rotate(t, l)
 	deliver(t, l, 0, sink.Rejected)
-	l.store.step = func(what string) error {
-		if what == "append quarantine" {
-			return nil
-		}
-		return errDead
-	}
+	onlyPaper.Store(true)
 	for r := range l.Quarantine() {
 		require.Error(t, l.Settle(context.Background(), "main", r.ID, sink.Voided, "written, not applied"))
 	}
-	l.store.step = nil
+	onlyPaper.Store(false)
 	require.NoError(t, f.Add("acme", 11))
 	require.NoError(t, l.active.Load().journal.sync())
 	abandon(l)

@@ -106,8 +106,9 @@ type Ledger struct {
 	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
 	unsaved []unsaved
 
-	totalsMu    sync.Mutex // guards every series' total
-	totalsMonth int32      // the month that they speak of; guarded by totalsMu
+	totalsMu    sync.Mutex        // guards every series' total
+	lastAt      map[*Series]int64 // end of the window that a Last total is from; guarded by totalsMu
+	totalsMonth int32             // the month that they speak of; guarded by totalsMu
 
 	rotating   semaphore     // held while segments change roles
 	spare      *segment      // the next active one, prepared; guarded by rotating
@@ -146,7 +147,7 @@ func Open(cfg Config) (*Ledger, error) {
 		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
-		features: make(map[string]*Feature),
+		features: make(map[string]*Feature), lastAt: make(map[*Series]int64),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	l.featureList.Store(new([]*Feature))
@@ -157,12 +158,12 @@ func Open(cfg Config) (*Ledger, error) {
 			l.maxQuantity = min(l.maxQuantity, most)
 		}
 	}
+	l.syncAlways = cfg.Dir != "" && cfg.Sync == SyncAlways // before recovery makes series
 	if cfg.Dir == "" {
 		l.syncPolicy = SyncNever
 	} else if err := l.openDir(cfg); err != nil {
 		return nil, err
 	}
-	l.syncAlways = l.syncPolicy == SyncAlways
 	if l.store == nil {
 		l.totals, _ = openTotals(l, nil)
 		l.quarantine, _, _ = openQuarantine(l)
@@ -193,7 +194,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	l.totalsMonth = now
 	l.totals, err = openTotals(l, func(k usageKey, u usage) {
 		if k.month >= now {
-			l.noteUsage([]byte(k.key), k.kind, k.month, u.quantity)
+			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
 		}
 	})
 	if err != nil {

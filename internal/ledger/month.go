@@ -34,13 +34,21 @@ func combine(kind sink.Kind, earlier, later int64) int64 {
 
 // note adds a sealed quantity to a series' total if it belongs to the running
 // month, and begins a new month with its first one. The caller holds totalsMu.
-func (l *Ledger) note(s *Series, month int32, quantity int64) {
+func (l *Ledger) note(s *Series, month int32, at, quantity int64) {
 	if month > l.totalsMonth {
 		l.totalsMonth = month
+		clear(l.lastAt)
 		for _, f := range l.featuresNow() {
 			f.plain.each(func(s *Series) { s.total = 0 })
 			f.dimensioned.each(func(s *Series) { s.total = 0 })
 		}
+	}
+	if month == l.totalsMonth && s.feature.kind == sink.Last {
+		// Recovery and adoption meet windows in any order.
+		if at < l.lastAt[s] {
+			return
+		}
+		l.lastAt[s] = at
 	}
 	if month == l.totalsMonth {
 		s.total = combine(s.feature.kind, s.total, quantity)

@@ -104,8 +104,10 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 			of(u).journals = append(of(u).journals, path)
 		case !errors.Is(err, errNotAJournal):
 			l.setAside(path, err)
-		case strings.HasSuffix(path, segmentSuffix) && (len(data) == 0 || allZero(data[:min(len(data), headSize)])), strings.HasSuffix(path, journalSuffix) && len(data) == 0:
+		case strings.HasSuffix(path, segmentSuffix) && allZero(data) && size <= int64(len(data)), strings.HasSuffix(path, journalSuffix) && len(data) == 0:
 			os.Remove(path) // died before its head was written: nothing was counted in it
+		case strings.HasSuffix(path, segmentSuffix), strings.HasSuffix(path, journalSuffix):
+			l.setAside(path, errors.New("its head is unreadable"))
 		}
 	}
 	return segments, nil
@@ -298,9 +300,9 @@ func (sd *sealed) reconsider(copied bool) (changed bool) {
 		}
 		for i := range sd.head.routes {
 			switch {
-			case o.states[i] == attempted:
+			case o.states[i] == attempted && !copied:
 				o.states[i] = inDoubt
-			case copied && (o.states[i] == pending || o.states[i] == undecided || o.states[i] == inDoubt):
+			case copied && (o.states[i] == attempted || o.states[i] == pending || o.states[i] == undecided || o.states[i] == inDoubt):
 				o.states[i], o.first[i] = inDoubt, unknownTime
 			}
 		}
@@ -401,13 +403,13 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	}
 	for _, block := range sd.img.slots {
 		if !sd.img.bad[block] {
-			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.img.quantity(block))
+			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.head.end, sd.img.quantity(block))
 		}
 	}
 }
 
 // noteUsage adds to a series' total in the running month.
-func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, quantity int64) {
+func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, at, quantity int64) {
 	feature, subject, dimensions, err := decodeKey(key)
 	if err != nil {
 		return
@@ -421,7 +423,7 @@ func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, quantity int
 		return
 	}
 	l.totalsMu.Lock()
-	l.note(s, month, quantity)
+	l.note(s, month, at, quantity)
 	l.totalsMu.Unlock()
 }
 

@@ -194,6 +194,7 @@ func (l *Ledger) prepareSpare() {
 	spare, err := l.prepareFile(l.extentWanted(l.active.Load()))
 	if err == nil {
 		l.spare = spare
+		l.health.clear("room")
 		if l.active.Load().fallback {
 			_ = l.rotate(context.Background(), false) // a failure shows in Health
 		}
@@ -306,6 +307,29 @@ func (l *Ledger) retire(old, next *segment) {
 	l.active.Store(next)
 }
 
+// overflowed puts a heap segment in the place of one that has no room to grow.
+func (l *Ledger) overflowed(seg *segment, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.active.Load() != seg || l.closed.Load() {
+		return
+	}
+	next := l.heapSegment(firstExtent)
+	next.head.start = max(time.Now().Unix(), seg.head.start+1)
+	l.retired = append(l.retired, seg)
+	l.active.Store(next)
+	l.health.set("room", l.noRoom(why))
+	nudge(l.kick)
+}
+
+// noRoom says what a lack of room leads to.
+func (l *Ledger) noRoom(why error) error {
+	if l.refuseWhenFull {
+		return fmt.Errorf("meter: refusing to count: %w", why)
+	}
+	return fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", why)
+}
+
 // poison puts a heap segment in the place of one whose memory faulted. Requests
 // call it, so it does no I/O.
 func (l *Ledger) poison(seg *segment) {
@@ -367,13 +391,14 @@ func (sd *sealed) decideRoutes(block uint32) {
 	o := sd.outcomes(block)
 	var rec sink.Record
 	for i := range sd.head.routes {
+		if sd.img.bad[block] && !o.states[i].settled() {
+			o.states[i] = damagedCount
+		}
 		if o.states[i] != undecided {
 			continue
 		}
 		r := sd.table[i]
 		switch {
-		case sd.img.bad[block]:
-			o.states[i] = damagedCount
 		case r >= 0 && sd.ledger.routes[r].Match != nil:
 			if rec.ID == "" {
 				var err error

@@ -16,6 +16,23 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	}
 	words := l.sealWords(seg)
 	blocks, err := seg.image()
+	if err == nil {
+		// A file cut short within a page reads as zeros from there on.
+		if _, d := newImage(blocks, seg.head.uuid, false); d.any() {
+			err = errPoisoned
+			seg.each(func(i int, c *cell) {
+				if _, ok := decodeSlot(blocks[int(c.block)*blockSize:], seg.head.uuid, c.block, false); ok || c.series.feature.kind == sink.Last {
+					return
+				}
+				known := seg.journal.lastWord(c) & wordCount
+				if c.series.feature.kind == sink.Sum {
+					known += words[i] & wordCount // it began anew
+				}
+				words[i] |= wordSet
+				words[i] = words[i]&^wordCount | max(known, words[i]&wordCount)
+			})
+		}
+	}
 	if err != nil {
 		seg.poisoned.Store(true)
 		blocks = seg.rebuild(words)
@@ -71,7 +88,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		}
 		words[i] = word
 		if word&wordSet != 0 {
-			l.note(c.series, month, int64(word&wordCount))
+			l.note(c.series, month, seg.head.start+1, int64(word&wordCount))
 		}
 		c.series.leave(c)
 	})

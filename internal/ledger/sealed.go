@@ -155,6 +155,10 @@ func (sd *sealed) load() (*image, error) {
 	if d.any() && sd.tallies != nil {
 		sd.ledger.reportDamage(sd.path, d)
 	}
+	sd.img = img
+	for block := range img.bad {
+		sd.decideRoutes(block)
+	}
 	sd.setImage(img)
 	return img, nil
 }

@@ -233,7 +233,10 @@ func (s *Series) registerLocked() (*cell, error) {
 		case errPoisoned:
 			l.poison(seg)
 		default:
-			return nil, err
+			if seg.refusal != nil {
+				return nil, err
+			}
+			l.overflowed(seg, err)
 		}
 	}
 }

@@ -198,7 +198,7 @@ func (sd *sealed) supersede(route int, key []byte) error {
 		if img.shape(block).kind() != sink.Last || !bytes.Equal(img.key(block), key) {
 			continue
 		}
-		if s := sd.outcomes(block).states[entry]; s.sendable() || s == doubtHeld || s == pendingHeld {
+		if s := sd.outcomes(block).states[entry]; s.sendable() || s.held() {
 			sd.set(block, func(o *outcomes) { o.states[entry] = superseded })
 			return sd.persist([]uint32{block}, true)
 		}

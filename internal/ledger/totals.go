@@ -186,7 +186,7 @@ func openTotals(l *Ledger, visit func(usageKey, usage)) (*totals, error) {
 		return nil, fmt.Errorf("meter: %w", err)
 	}
 	all, damaged := t.decode(data)
-	if damaged > 0 {
+	if damaged += len(data) - int(max(t.end, 0)); damaged > 0 {
 		l.setAside(path, fmt.Errorf("totals: %d bytes are unreadable", damaged))
 	}
 	for k, u := range all.usages {
