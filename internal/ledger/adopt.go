@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -62,79 +63,118 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := orphan.checkFormat(); err != nil {
 		return err
 	}
+	if err := l.sameFilesystem(dir); err != nil {
+		return err
+	}
 	totalsData, err := readIfThere(filepath.Join(dir, totalsFile))
 	if err != nil {
 		return err
 	}
 	theirs := &totals{folded: make(map[uuid]bool), books: make(map[account]int64)}
 	all, _ := theirs.decode(totalsData)
-	for u := range theirs.folded {
-		l.totals.folded[u] = true // their files are leftovers
-	}
-	moved, err := l.moveSegments(dir)
+	segments, err := l.survey(dir)
 	if err != nil {
 		return err
 	}
+	if err := l.refuseCopy(segments, theirs.folded, totalsData); err != nil {
+		return err
+	}
+	for u := range theirs.folded {
+		l.totals.folded[u] = true // their files are leftovers
+	}
+	// Evidence first: a decision read later must not undo a newer hold.
+	decisions, err := l.adoptQuarantine(dir)
+	if err != nil {
+		return err
+	}
+	moved, err := l.moveSegments(dir, segments)
+	if err != nil {
+		return err
+	}
+	if err := l.applyDecisions(decisions); err != nil {
+		return err
+	}
+	all.highWater = theirs.highWater
 	if err := l.adoptTotals(dir, totalsData, all, theirs.books); err != nil {
 		return err
 	}
-	if err := l.adoptQuarantine(dir); err != nil {
-		return err
-	}
 	for _, name := range []string{totalsFile, quarantineFile, formatFile, lockFile} {
-		os.Remove(filepath.Join(dir, name))
+		l.store.remove(filepath.Join(dir, name))
 	}
 	os.Remove(dir) // stays if it holds retained or damaged files
 	l.log.Info("meter: took over the directory of a dead process", "dir", dir, "segments", moved)
 	return nil
 }
 
-// moveSegments recovers the orphan's segments where they are and then moves them.
-func (l *Ledger) moveSegments(dir string) (moved int, err error) {
-	segments, err := l.survey(dir)
+// sameFilesystem finds out whether files can be renamed from dir to here, before
+// anything is done about them.
+func (l *Ledger) sameFilesystem(dir string) error {
+	f, err := os.CreateTemp(dir, "adopt-*")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	here := make(map[uuid]bool)
-	for _, sd := range l.sealedNow() {
-		here[sd.head.uuid] = true
+	to := filepath.Join(l.store.dir, filepath.Base(f.Name()))
+	err = errors.Join(f.Close(), os.Rename(f.Name(), to))
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("%w (both directories must be on one filesystem)", err)
+	}
+	return os.Remove(to)
+}
+
+// refuseCopy keeps us from adopting what we have already: a copy of our own
+// directory would be billed and booked twice.
+func (l *Ledger) refuseCopy(segments map[uuid]*found, folded map[uuid]bool, totalsData []byte) error {
+	sum := sha256.Sum256(totalsData)
+	if l.totals.folded[uuid(sum[:16])] {
+		return nil // adopted up to here before a process died
 	}
 	for u, f := range segments {
-		if here[u] && f.path != "" {
-			return 0, fmt.Errorf("it is a copy of what is here: segment %v", u)
+		if l.holds(u) && f.path != "" {
+			return fmt.Errorf("it is a copy of this directory: segment %v is in both", u)
 		}
 	}
+	for u := range folded {
+		if l.totals.folded[u] {
+			return fmt.Errorf("it is a copy of this directory: segment %v was settled in both", u)
+		}
+	}
+	return nil
+}
+
+// moveSegments recovers the orphan's segments where they are and then moves them.
+func (l *Ledger) moveSegments(dir string, segments map[uuid]*found) (moved int, err error) {
 	var all []*sealed
 	for u, f := range segments {
-		if here[u] {
+		if l.holds(u) {
 			f.removeAll(l.store) // a journal that its segment's new file made needless
 			continue
 		}
-		sd, err := l.recoverSegment(f)
-		if err != nil {
-			return 0, err
+		var sd *sealed
+		if sd, err = l.recoverSegment(f); err != nil {
+			break
 		}
 		if sd == nil {
 			continue
 		}
 		sd.unload()
+		if filepath.Dir(sd.path) != filepath.Clean(l.store.dir) { // else it had no file, and got one here
+			to := filepath.Join(l.store.dir, filepath.Base(sd.path))
+			err = l.store.steps(step{"move segment", func() error { return os.Rename(sd.path, to) }})
+			if err != nil {
+				break
+			}
+			sd.path = to
+		}
 		all = append(all, sd)
-		if filepath.Dir(sd.path) == l.store.dir {
-			continue // it had no file of its own, and got one here
-		}
-		to := filepath.Join(l.store.dir, filepath.Base(sd.path))
-		if err := os.Rename(sd.path, to); err != nil {
-			return 0, fmt.Errorf("%w (both directories must be on one filesystem)", err)
-		}
-		sd.path = to
 	}
-	if err := errors.Join(syncDir(l.store.dir), syncDir(dir)); err != nil {
-		return 0, err
+	if synced := errors.Join(syncDir(l.store.dir), syncDir(dir)); synced != nil {
+		return 0, errors.Join(err, synced)
 	}
 	l.mu.Lock()
 	l.insert(all...)
 	l.mu.Unlock()
-	if err := l.finishMerges(); err != nil {
+	if err := errors.Join(err, l.finishMerges()); err != nil {
 		return 0, err
 	}
 	for _, sd := range all {
@@ -151,39 +191,39 @@ func (l *Ledger) adoptTotals(dir string, data []byte, all *fold, books map[accou
 	}
 	sum := sha256.Sum256(data)
 	all.segment, all.books = uuid(sum[:16]), books
-	if !l.totals.folded[all.segment] {
-		if err := l.totals.write([]*fold{all}); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.totals.apply([]*fold{all})
-		l.mu.Unlock()
-		for k, u := range all.usages {
-			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
-		}
+	if l.totals.folded[all.segment] {
+		return nil
 	}
-	return os.Remove(filepath.Join(dir, totalsFile))
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
+	if err := l.totals.write([]*fold{all}); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.totals.apply([]*fold{all})
+	l.mu.Unlock()
+	for k, u := range all.usages {
+		l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
+	}
+	return nil
 }
 
-// adoptQuarantine appends the orphan's lines to ours and applies decisions that
-// its process died before.
-func (l *Ledger) adoptQuarantine(dir string) error {
-	path := filepath.Join(dir, quarantineFile)
-	data, err := readIfThere(path)
-	if err != nil || len(data) == 0 {
-		return err
+// adoptQuarantine appends the orphan's lines to ours and returns the decisions
+// in force.
+func (l *Ledger) adoptQuarantine(dir string) (map[decisionKey]quarantineLine, error) {
+	data, err := readIfThere(filepath.Join(dir, quarantineFile))
+	if err != nil {
+		return nil, err
 	}
-	if data[len(data)-1] != '\n' {
-		data = append(data, '\n')
+	data = data[:bytes.LastIndexByte(data, '\n')+1] // a torn line was never acted on
+	if len(data) == 0 {
+		return nil, nil
 	}
 	if err := l.quarantine.appendRaw(data); err != nil {
-		return err
+		return nil, err
 	}
 	decisions, _ := readQuarantine(data)
-	if err := l.applyDecisions(decisions); err != nil {
-		return err
-	}
-	return os.Remove(path)
+	return decisions, nil
 }
 
 func readIfThere(path string) ([]byte, error) {

@@ -41,6 +41,8 @@ func (sd *sealed) cold() bool {
 // foldSettled replaces segments that nothing will ever happen to any more by
 // their totals.
 func (l *Ledger) foldSettled() error {
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
 	for {
 		var settled []*sealed
 		var folds []*fold
@@ -91,9 +93,5 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 	if err := syncDir(l.store.dir); err != nil {
 		return err
 	}
-	still := make(map[uuid]bool)
-	for _, sd := range settled {
-		still[sd.head.uuid] = true
-	}
-	return l.totals.compact(func(u uuid) bool { return still[u] }, monthOf(l.tick()))
+	return l.totals.compact(monthOf(l.tick()))
 }

@@ -158,7 +158,9 @@ func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
 	open := func() {
 		// Only behind a count is the window certain not to move any more.
 		if failed == nil && !j.opened.Swap(true) {
-			failed = j.append(appendFrame(nil, j.seg.head.uuid, frameHead, j.seg.head.encode()))
+			// Twice: without it a heap segment's journal says nothing to anybody.
+			frame := appendFrame(nil, j.seg.head.uuid, frameHead, j.seg.head.encode())
+			failed = j.append(append(frame, frame...))
 		}
 	}
 	if head {

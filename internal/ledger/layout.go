@@ -91,7 +91,8 @@ type head struct {
 	start      int64 // seconds; 0: never opened
 	end        int64 // seconds; 0: never closed
 	blocks     uint32
-	jumped     bool // the wall clock jumped while it was open
+	slots      uint32 // intact slots at sealing, stripes and unset ones included
+	jumped     bool   // the wall clock jumped while it was open
 }
 
 func (h *head) size() int64 { return headSize + 2*h.inputsSize() }
@@ -151,6 +152,7 @@ func (h *head) encodeClosed() []byte {
 	if h.jumped {
 		b[28] = 1
 	}
+	order.PutUint32(b[32:], h.slots)
 	order.PutUint32(b[sectorSize-4:], checksum(h.uuid, b[:sectorSize-4]))
 	return b
 }
@@ -224,7 +226,7 @@ func decodeHead(b []byte) (h *head, intact bool, err error) {
 		}
 		if part := b[at+closedAt:][:sectorSize]; sectorIntact(h.uuid, part) {
 			h.start, h.end = int64(order.Uint64(part[8:])), int64(order.Uint64(part[16:]))
-			h.blocks, h.jumped = order.Uint32(part[24:]), part[28] == 1
+			h.blocks, h.jumped, h.slots = order.Uint32(part[24:]), part[28] == 1, order.Uint32(part[32:])
 		}
 	}
 	return h, intact, nil
@@ -367,10 +369,7 @@ func scan(blocks []byte, u uuid, sealed bool, found func(slot), damaged func(fir
 			i++
 			continue
 		}
-		// A process that died while it registered a slot leaves a claim and no
-		// count: nothing was lost.
-		claim := order.Uint32(b[slotClaim:])
-		if !sealed && order.Uint32(b[slotShape:]) == 0 && order.Uint64(b[slotWord:]) == 0 && claim > 0 && claim <= total-i && claim <= blocksFor(maxKey) {
+		if claim := claimed(blocks, u, i, total); !sealed && claim > 0 {
 			flush()
 			clear(blocks[i*blockSize : (i+claim)*blockSize]) // a sealed segment has no claims
 			i += claim
@@ -383,6 +382,22 @@ func scan(blocks []byte, u uuid, sealed bool, found func(slot), damaged func(fir
 		i++
 	}
 	flush()
+}
+
+// claimed is how many blocks at i a process had taken for a slot when it died
+// before the slot was registered, and so before anything was counted there.
+func claimed(blocks []byte, u uuid, i, total uint32) uint32 {
+	b := blocks[i*blockSize:]
+	claim := order.Uint32(b[slotClaim:])
+	if order.Uint32(b[slotShape:]) != 0 || order.Uint64(b[slotWord:]) != 0 || claim > total-i || claim > blocksFor(maxKey) {
+		return 0
+	}
+	for n := uint32(1); n < claim; n++ {
+		if _, ok := decodeSlot(blocks[(i+n)*blockSize:], u, i+n, false); ok {
+			return 0 // damage, then: it would hide a good slot
+		}
+	}
+	return claim
 }
 
 func decodeSlot(b []byte, u uuid, block uint32, sealed bool) (s slot, ok bool) {

@@ -106,6 +106,7 @@ type Ledger struct {
 	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
 	unsaved []unsaved
 
+	tidying     sync.Mutex        // held while segments are folded or merged
 	totalsMu    sync.Mutex        // guards every series' total
 	lastAt      map[*Series]int64 // end of the window that a Last total is from; guarded by totalsMu
 	totalsMonth int32             // the month that they speak of; guarded by totalsMu
@@ -158,6 +159,7 @@ func Open(cfg Config) (*Ledger, error) {
 			l.maxQuantity = min(l.maxQuantity, most)
 		}
 	}
+	l.totalsMonth = monthOf(time.Now().Unix())
 	l.syncAlways = cfg.Dir != "" && cfg.Sync == SyncAlways // before recovery makes series
 	if cfg.Dir == "" {
 		l.syncPolicy = SyncNever
@@ -191,7 +193,6 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		l.log.Info("meter: the directory's filesystem protects less", "dir", cfg.Dir, "because", l.store.weak)
 	}
 	now := monthOf(time.Now().Unix())
-	l.totalsMonth = now
 	l.totals, err = openTotals(l, func(k usageKey, u usage) {
 		if k.month >= now {
 			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
@@ -207,6 +208,9 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	}
 	if err := l.recover(cfg.Dir); err != nil {
 		return err
+	}
+	if err := l.totals.closeTail(l, l.holds); err != nil {
+		return fmt.Errorf("meter: %w", err)
 	}
 	if err := l.checkAddresses(); err != nil {
 		return err
@@ -288,6 +292,11 @@ func (l *Ledger) insert(more ...*sealed) {
 	list := append(slices.Clone(l.sealedNow()), more...)
 	slices.SortStableFunc(list, func(a, b *sealed) int { return cmp.Compare(a.head.start, b.head.start) })
 	l.sealed.Store(&list)
+}
+
+// holds reports whether a segment is in the sealed list.
+func (l *Ledger) holds(u uuid) bool {
+	return slices.ContainsFunc(l.sealedNow(), func(sd *sealed) bool { return sd.head.uuid == u })
 }
 
 // sealedNow is the sealed list as it is now, oldest first.

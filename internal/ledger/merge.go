@@ -15,6 +15,8 @@ const mergeAfter = 300
 // never left. The new segment names its inputs; it is durable before they are
 // marked as moved, and they are marked durably before its first attempt.
 func (l *Ledger) merge() {
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
 	for route := range l.routes {
 		for _, inputs := range l.mergeable(route) {
 			if l.stopping() {
@@ -98,7 +100,7 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		o := outcomes{states: [MaxRoutes]state{pending}}
 		o.put(blocks[at:], h.uuid)
 	}
-	h.blocks = uint32(len(blocks) / blockSize)
+	h.blocks, h.slots = uint32(len(blocks)/blockSize), uint32(len(keys))
 	path := ""
 	if l.store != nil {
 		h.inputsSum = checksum(h.uuid, h.encodeInputs())

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -25,7 +26,7 @@ func checkName(what, name string, longest int) error {
 		return fmt.Errorf("%w: %s is not valid UTF-8", ErrName, what)
 	}
 	for _, r := range name {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return fmt.Errorf("%w: %s has a control character (%q)", ErrName, what, r)
 		}
 	}

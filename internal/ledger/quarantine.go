@@ -109,11 +109,12 @@ func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, err
 		l.setAside(path, fmt.Errorf("quarantine: %d lines are unreadable", bad))
 	}
 	q.file, q.end = f, int64(len(data))
-	if len(data) > 0 && data[len(data)-1] != '\n' {
-		if _, err := f.WriteAt([]byte{'\n'}, q.end); err != nil {
+	if torn := data[bytes.LastIndexByte(data, '\n')+1:]; len(torn) > 0 {
+		// Nothing was marked for a line that was never finished.
+		q.end -= int64(len(torn))
+		if err := f.Truncate(q.end); err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 		}
-		q.end++
 	}
 	if err := syncDir(l.store.dir); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
@@ -131,11 +132,12 @@ func readQuarantine(data []byte) (decisions map[decisionKey]quarantineLine, bad 
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
+		if !whole {
+			break
+		}
 		q, err := decodeQuarantineLine(line)
 		if err != nil {
-			if whole {
-				bad++
-			}
+			bad++
 			continue
 		}
 		k := decisionKey{q.ID, q.Route}

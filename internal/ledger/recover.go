@@ -108,6 +108,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 			os.Remove(path) // died before its head was written: nothing was counted in it
 		case strings.HasSuffix(path, segmentSuffix), strings.HasSuffix(path, journalSuffix):
 			l.setAside(path, errors.New("its head is unreadable"))
+			os.Remove(path) // what is set aside is all that there was
 		}
 	}
 	return segments, nil
@@ -172,6 +173,7 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		blocks = f.replay(blocks, journals)
 	}
 	img, d := newImage(blocks, u, wasSealed)
+	d.missing = f.head.missing(img)
 	// A head of which only one copy was ever written is no damage.
 	if d.any() || f.headDamaged && f.head.start != 0 {
 		l.reportDamage(f.path, d)
@@ -188,6 +190,7 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		f.head.blocks = uint32(len(blocks) / blockSize)
 		sealBlocks(blocks, u)
 		img, _ = newImage(blocks, u, true)
+		f.head.slots = img.intact
 	}
 	l.highWater.Store(max(l.highWater.Load(), f.head.end-1))
 	sd := newSealed(l, *f.head, f.path)
@@ -429,7 +432,7 @@ func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, at, quantity
 
 // reportDamage remembers what could not be read, and keeps a copy of it.
 func (l *Ledger) reportDamage(path string, d damage) {
-	l.setAside(path, fmt.Errorf("%d blocks and %d counts are unreadable", d.blocks, d.counts))
+	l.setAside(path, fmt.Errorf("%d blocks and %d counts are unreadable, %d slots are missing", d.blocks, d.counts, d.missing))
 }
 
 // setAside copies a damaged file to where nothing deletes it, and says so.

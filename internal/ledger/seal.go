@@ -16,22 +16,8 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	}
 	words := l.sealWords(seg)
 	blocks, err := seg.image()
-	if err == nil {
-		// A file cut short within a page reads as zeros from there on.
-		if _, d := newImage(blocks, seg.head.uuid, false); d.any() {
-			err = errPoisoned
-			seg.each(func(i int, c *cell) {
-				if _, ok := decodeSlot(blocks[int(c.block)*blockSize:], seg.head.uuid, c.block, false); ok || c.series.feature.kind == sink.Last {
-					return
-				}
-				known := seg.journal.lastWord(c) & wordCount
-				if c.series.feature.kind == sink.Sum {
-					known += words[i] & wordCount // it began anew
-				}
-				words[i] |= wordSet
-				words[i] = words[i]&^wordCount | max(known, words[i]&wordCount)
-			})
-		}
+	if lost := seg.cutShort(words); lost && err == nil {
+		err = errPoisoned
 	}
 	if err != nil {
 		seg.poisoned.Store(true)
@@ -49,7 +35,7 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	if d.any() {
 		l.reportDamage(seg.path, d)
 	}
-	sd.img = img
+	sd.img, sd.head.slots = img, img.intact
 	for _, block := range img.slots {
 		sd.decideRoutes(block)
 	}
@@ -93,6 +79,35 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		c.series.leave(c)
 	})
 	return words
+}
+
+// cutShort reports whether somebody truncated the file under the map, and mends
+// the words of slots behind the cut in its last page: they read as zeros there
+// and began to count anew.
+func (seg *segment) cutShort(words []uint64) bool {
+	if seg.file == nil {
+		return false
+	}
+	info, err := seg.file.Stat()
+	if err != nil || info.Size() >= headSize+int64(seg.next.Load())*blockSize {
+		return false
+	}
+	seg.each(func(i int, c *cell) {
+		if headSize+int64(c.block+1)*blockSize <= info.Size() || words[i]&wordSealed == 0 {
+			return // untouched, or read as the journal has it
+		}
+		known, since := seg.journal.lastWord(c)&^wordSealed, words[i]&^wordSealed
+		switch {
+		case known&wordSet == 0:
+		case since&wordSet == 0:
+			words[i] = known
+		case c.series.feature.kind == sink.Sum:
+			words[i] = min(known&wordCount+since&wordCount, MaxQuantity) | wordSet
+		case c.series.feature.kind == sink.Max:
+			words[i] = max(known&wordCount, since&wordCount) | wordSet
+		}
+	})
+	return true
 }
 
 // rebuild writes the blocks anew from what is on the heap.

@@ -59,6 +59,7 @@ type tally [MaxRoutes][stateCodes]int64
 type image struct {
 	blocks []byte
 	slots  []uint32          // blocks of the records' slots, in order
+	intact uint32            // slots found, stripes and unset ones included
 	extra  map[uint32]uint64 // what stripes add to their primary's count
 	bad    map[uint32]bool   // slots whose count can't be trusted
 }
@@ -77,11 +78,12 @@ func (img *image) quantity(block uint32) int64 {
 
 // damage is what a scan could not read.
 type damage struct {
-	blocks uint32 // neither slot nor empty
-	counts int    // slots with a readable key and an unreadable count
+	blocks  uint32 // neither slot nor empty
+	counts  int    // slots with a readable key and an unreadable count
+	missing int    // slots that were there at sealing and are not
 }
 
-func (d damage) any() bool { return d.blocks > 0 || d.counts > 0 }
+func (d damage) any() bool { return d != damage{} }
 
 // newImage scans a segment's blocks. Unset slots yield no record.
 func newImage(blocks []byte, u uuid, isSealed bool) (*image, damage) {
@@ -90,6 +92,7 @@ func newImage(blocks []byte, u uuid, isSealed bool) (*image, damage) {
 	set := make(map[uint32]bool) // primaries that only their stripes have set
 	var unset []uint32
 	scan(blocks, u, isSealed, func(s slot) {
+		img.intact++
 		count := s.word & wordCount
 		switch {
 		case s.shape.stripe():
@@ -124,6 +127,14 @@ func newImage(blocks []byte, u uuid, isSealed bool) (*image, damage) {
 	return img, d
 }
 
+// missing is how many slots of a sealed segment can't be found any more.
+func (h *head) missing(img *image) int {
+	if h.end == 0 {
+		return 0
+	}
+	return max(0, int(h.slots)-int(img.intact))
+}
+
 func newSealed(l *Ledger, h head, path string) *sealed {
 	sd := &sealed{ledger: l, head: h, path: path, merged: -1}
 	for i := range MaxRoutes {
@@ -152,6 +163,7 @@ func (sd *sealed) load() (*image, error) {
 		return nil, fmt.Errorf("%s: cut short to %d bytes", sd.path, len(data))
 	}
 	img, d := newImage(data[sd.head.size():], sd.head.uuid, true)
+	d.missing = sd.head.missing(img)
 	if d.any() && sd.tallies != nil {
 		sd.ledger.reportDamage(sd.path, d)
 	}

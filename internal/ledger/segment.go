@@ -19,15 +19,15 @@ var errPoisoned = errors.New("segment's memory is gone")
 // what outlives the process differs.
 type segment struct {
 	head     head
-	path     string                  // of its file; "": none (yet)
-	file     *os.File                // nil: heap
-	journal  *journal                // nil: none
-	limit    uint64                  // of a word
-	mapped   bool                    // touching the memory can fault
-	room     func(bytes int64) error // asks whether the disk budget allows more
-	fallback bool                    // stands in for a segment that there was no room for
-	refusal  error                   // takes no series, for this reason; nil: does
-	counted  int64                   // bytes that stand for it in the disk budget
+	path     string   // of its file; "": none (yet)
+	file     *os.File // nil: heap
+	journal  *journal // nil: none
+	limit    uint64   // of a word
+	mapped   bool     // touching the memory can fault
+	store    *store   // that growing is booked to; nil: not booked
+	fallback bool     // stands in for a segment that there was no room for
+	refusal  error    // takes no series, for this reason; nil: does
+	counted  int64    // bytes that stand for it in the disk budget
 
 	poisoned atomic.Bool
 	extents  atomic.Pointer[[]*extent]
@@ -64,7 +64,7 @@ const (
 // newSegment makes a segment with room for bytes of blocks. file is nil for a
 // heap segment.
 func newSegment(h head, file *os.File, bytes int64, maxQuantity int64) (*segment, error) {
-	seg := &segment{head: h, file: file, mapped: file != nil, limit: uint64(maxQuantity), room: func(int64) error { return nil }}
+	seg := &segment{head: h, file: file, mapped: file != nil, limit: uint64(maxQuantity)}
 	seg.extents.Store(new([]*extent))
 	seg.chunks.Store(new([]*chunk))
 	seg.grow.Lock()
@@ -89,8 +89,10 @@ func (seg *segment) extend(bytes int64) error {
 		words := make([]uint64, bytes/8)
 		e.mem = unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), bytes)
 	} else {
-		if err := seg.room(bytes); err != nil {
-			return err
+		if seg.store != nil {
+			if err := seg.store.room(bytes); err != nil {
+				return err
+			}
 		}
 		offset := headSize + int64(first)*blockSize
 		if err := disk.Reserve(seg.file, offset, bytes); err != nil {
@@ -106,6 +108,10 @@ func (seg *segment) extend(bytes int64) error {
 		runtime.AddCleanup(seg, func(m *disk.Mapping) { m.Unmap() }, m)
 	}
 	seg.reserved += bytes
+	if seg.store != nil {
+		seg.store.used.Add(bytes)
+		seg.counted += bytes
+	}
 	extents := append(old[:len(old):len(old)], e)
 	seg.extents.Store(&extents)
 	return nil
@@ -220,6 +226,9 @@ func (seg *segment) addCell(s *Series, word *atomic.Uint64, block, primary uint3
 // spread gives the series of c further slots. It changes nothing when there is
 // no room for them.
 func (seg *segment) spread(c *cell) {
+	if seg.limit < spreadFrom {
+		return
+	}
 	sp := &spread{}
 	for range stripesWanted() {
 		stripe, err := seg.place(c.series, newShape(0, sink.Sum, flagStripe), c.block, nil)
@@ -232,6 +241,10 @@ func (seg *segment) spread(c *cell) {
 	c.spread.Store(sp)
 	c.series.mark(spreading)
 }
+
+// spreadFrom is the least limit of a word at which a series is spread: below it,
+// a stripe's share would be so small that windows end early for it.
+const spreadFrom = 1 << 40
 
 // stripeLimit is what a stripe's word may grow to: a share, so that all of them
 // together stay within what one record can carry.

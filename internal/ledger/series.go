@@ -268,13 +268,15 @@ func stripesWanted() int {
 
 // add counts n in c or in one of its stripes.
 func (c *cell) add(n uint64) result {
-	if sp := c.spread.Load(); sp != nil {
+	if sp := c.spread.Load(); sp != nil && n <= c.seg.stripeLimit() {
 		// Goroutines that run at the same time have stacks of their own: the
 		// address of a local tells them apart without asking the scheduler.
 		var here byte
 		at := uintptr(unsafe.Pointer(&here))
 		stripe := sp.stripes[(at>>10^at>>16)&sp.mask]
-		return c.seg.guard(func() result { return addStubborn(stripe.word, n, c.seg.stripeLimit()) })
+		if res := c.seg.guard(func() result { return addStubborn(stripe.word, n, c.seg.stripeLimit()) }); res != overflow {
+			return res
+		}
 	}
 	if c.series.is(hot) { // and there was no room to spread it
 		return c.seg.guard(func() result { return addStubborn(c.word, n, c.seg.limit) })

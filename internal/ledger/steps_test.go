@@ -51,9 +51,9 @@ func abandon(l *Ledger) {
 	if l == nil {
 		return
 	}
-	l.store.step = nil
 	close(l.stop)
 	l.maintained.Wait()
+	l.store.step = nil
 	l.closing.Do(func() {})
 	_ = l.release()
 }

@@ -182,6 +182,20 @@ func segmentName(u uuid, generation uint32) string {
 	return fmt.Sprintf("%v.%d%s", u, generation, segmentSuffix)
 }
 
+// segments names, by UUID, the segments that the directory has a file of.
+func (st *store) segments() (map[string]bool, error) {
+	entries, err := os.ReadDir(st.dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]bool)
+	for _, e := range entries {
+		u, _, _ := strings.Cut(e.Name(), ".")
+		names[u] = true
+	}
+	return names, nil
+}
+
 // writeSegment writes a closed segment as a whole to a new file, durably, and
 // fills in h's identity.
 func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {

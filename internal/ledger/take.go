@@ -323,6 +323,8 @@ func (l *Ledger) NextTry(route int) (earliest time.Time) {
 // OpenRecords counts the records of a route that are to be sent or being sent,
 // and their quantity.
 func (l *Ledger) OpenRecords(route int) (records int, quantity int64) {
+	l.mu.Lock() // a merge moves records from some segments to another
+	defer l.mu.Unlock()
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
 		if entry := sd.entry[route]; entry >= 0 {

@@ -23,7 +23,8 @@ type totals struct {
 	compacted int64         // size after the last compaction
 	folded    map[uuid]bool // segments whose files may still be there
 	books     map[account]int64
-	highWater int64 // newest second that any folded segment knew of
+	highWater int64  // newest second that any folded segment knew of
+	tail      []byte // behind the last intact frame, when it was opened
 }
 
 // account is one term of the books.
@@ -186,7 +187,8 @@ func openTotals(l *Ledger, visit func(usageKey, usage)) (*totals, error) {
 		return nil, fmt.Errorf("meter: %w", err)
 	}
 	all, damaged := t.decode(data)
-	if damaged += len(data) - int(max(t.end, 0)); damaged > 0 {
+	t.tail = data[t.end:]
+	if damaged > 0 {
 		l.setAside(path, fmt.Errorf("totals: %d bytes are unreadable", damaged))
 	}
 	for k, u := range all.usages {
@@ -196,12 +198,22 @@ func openTotals(l *Ledger, visit func(usageKey, usage)) (*totals, error) {
 	if err != nil {
 		return nil, fmt.Errorf("meter: %w", err)
 	}
-	// A torn tail was never acknowledged: no segment was deleted for it.
-	if err := errors.Join(f.Truncate(t.end), syncDir(l.store.dir)); err != nil {
+	if err := syncDir(l.store.dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 	}
 	t.file = f
 	return t, nil
+}
+
+// closeTail cuts off what stands behind the last intact frame. A torn append is
+// no loss: its segments were not deleted, and exists says so of the first one.
+func (t *totals) closeTail(l *Ledger, exists func(uuid) bool) error {
+	tail := t.tail
+	if len(tail) > 0 && (len(tail) < frameHeader+len(uuid{}) || !exists(uuid(tail[frameHeader:][:len(uuid{})]))) {
+		l.setAside(t.file.Name(), fmt.Errorf("totals: the last %d bytes are unreadable", len(tail)))
+	}
+	t.tail = nil
+	return t.file.Truncate(t.end)
 }
 
 // decode sums up a totals file. A segment that stands there twice counts once.
@@ -286,11 +298,15 @@ func (t *totals) rewrite() error {
 }
 
 // compact replaces the frames of many segments by one, once they have grown
-// much. still tells which segments' files may still exist; months before keep
-// are forgotten.
-func (t *totals) compact(still func(uuid) bool, keep int32) error {
+// much. Segments whose files are still there stay named; months before keep are
+// forgotten.
+func (t *totals) compact(keep int32) error {
 	if t.store == nil || t.end < compactTotals+4*t.compacted {
 		return nil
+	}
+	still, err := t.store.segments()
+	if err != nil {
+		return err
 	}
 	data := make([]byte, t.end)
 	if _, err := t.file.ReadAt(data, 0); err != nil {
@@ -306,7 +322,7 @@ func (t *totals) compact(still func(uuid) bool, keep int32) error {
 	all.segment, all.books, all.highWater = uuid{}, fresh.books, fresh.highWater
 	b := all.encode()
 	for u := range fresh.folded {
-		if still(u) {
+		if still[u.String()] {
 			b = append(b, newFold(u).encode()...)
 		} else {
 			delete(t.folded, u)
