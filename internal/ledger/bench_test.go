@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,7 +60,7 @@ func BenchmarkFeatureAdd(b *testing.B) {
 	b.Run("limit=syncmap", func(b *testing.B) {
 		var m sync.Map
 		for _, name := range names {
-			m.Store(name, new(atomic.Int64))
+			m.Store(strings.Clone(name), new(atomic.Int64)) // a request brings its own copy of a name
 		}
 		i := 0
 		for b.Loop() {

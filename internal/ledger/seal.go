@@ -76,6 +76,9 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		if word&wordSet != 0 {
 			l.note(c.series, month, seg.head.start+1, int64(word&wordCount))
 		}
+		if sp := c.spread.Load(); sp != nil && sp.idle(c) {
+			c.series.unmark(hot) // a few collisions in a window are not worth the slots
+		}
 		c.series.leave(c)
 	})
 	return words

@@ -235,9 +235,9 @@ func (seg *segment) spread(c *cell) {
 		if err != nil {
 			return
 		}
-		sp.stripes = append(sp.stripes, stripe)
+		sp.stripes, sp.words = append(sp.stripes, stripe), append(sp.words, stripe.word)
 	}
-	sp.mask = uintptr(len(sp.stripes) - 1)
+	sp.mask = uint64(len(sp.stripes) - 1)
 	c.spread.Store(sp)
 	c.series.mark(spreading)
 }

@@ -95,7 +95,21 @@ func (c *cell) stripe() bool { return c.primary != c.block }
 // once. They fold into one record.
 type spread struct {
 	stripes []*cell
-	mask    uintptr
+	words   []*atomic.Uint64 // theirs
+	mask    uint64
+}
+
+// idle reports whether less was counted in all of a window than one slot takes
+// without trouble.
+func (sp *spread) idle(c *cell) bool {
+	const few = 10_000
+	word, _ := c.load()
+	sum := word & wordCount
+	for _, stripe := range sp.stripes {
+		word, _ := stripe.load()
+		sum += word & wordCount
+	}
+	return sum < few
 }
 
 // result of trying to count in a cell.
@@ -105,12 +119,9 @@ const (
 	faulted  result = iota // the memory is gone; nothing was counted
 	counted                // done
 	retired                // the slot is sealed: count in the active segment
-	collided               // another writer was faster, again and again
+	collided               // another writer was faster
 	overflow               // the sum would pass the limit
 )
-
-// collisions before a series is spread over several slots.
-const collisions = 3
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
@@ -123,6 +134,11 @@ func (s *Series) Add(n int64) error {
 }
 
 func (s *Series) addSlow(n int64) error {
+	if n > 0 && s.flags.Load()&(quick|spreading) == quick|spreading {
+		if c := s.cell.Load(); c != nil && c.add(uint64(n)) == counted {
+			return nil
+		}
+	}
 	l := s.feature.ledger
 	switch {
 	case s.feature.kind != sink.Sum:
@@ -136,9 +152,6 @@ func (s *Series) addSlow(n int64) error {
 			return ErrClosed
 		}
 		return nil
-	}
-	if c := s.cell.Load(); c != nil && s.is(quick) && c.add(uint64(n)) == counted {
-		return nil // spread over several slots
 	}
 	return s.count(func(c *cell) result { return c.add(uint64(n)) })
 }
@@ -260,7 +273,7 @@ const maxStripes = 32
 
 func stripesWanted() int {
 	n := 2
-	for n < runtime.GOMAXPROCS(0)*2 && n < maxStripes {
+	for n < runtime.GOMAXPROCS(0)*4 && n < maxStripes {
 		n *= 2
 	}
 	return n
@@ -272,13 +285,13 @@ func (c *cell) add(n uint64) result {
 		// Goroutines that run at the same time have stacks of their own: the
 		// address of a local tells them apart without asking the scheduler.
 		var here byte
-		at := uintptr(unsafe.Pointer(&here))
-		stripe := sp.stripes[(at>>10^at>>16)&sp.mask]
-		if res := c.seg.guard(func() result { return addStubborn(stripe.word, n, c.seg.stripeLimit()) }); res != overflow {
+		at := uint64(uintptr(unsafe.Pointer(&here))) >> 10
+		word := sp.words[at*0x9E3779B97F4A7C15>>56&sp.mask]
+		if res := c.seg.tryAdd(word, n, c.seg.stripeLimit()); res != overflow && res != collided {
 			return res
 		}
 	}
-	if c.series.is(hot) { // and there was no room to spread it
+	if c.series.is(hot) { // whatever the stripes could not take
 		return c.seg.guard(func() result { return addStubborn(c.word, n, c.seg.limit) })
 	}
 	return c.seg.add(c.word, n)
@@ -286,13 +299,17 @@ func (c *cell) add(n uint64) result {
 
 // add counts n in one of the segment's words.
 func (seg *segment) add(word *atomic.Uint64, n uint64) result {
-	if !seg.mapped {
-		return addWord(word, n, seg.limit)
-	}
-	return seg.addMapped(word, n)
+	return seg.tryAdd(word, n, seg.limit)
 }
 
-func (seg *segment) addMapped(word *atomic.Uint64, n uint64) (res result) {
+func (seg *segment) tryAdd(word *atomic.Uint64, n, limit uint64) result {
+	if !seg.mapped {
+		return tryAdd(word, n, limit)
+	}
+	return seg.tryAddMapped(word, n, limit)
+}
+
+func (seg *segment) tryAddMapped(word *atomic.Uint64, n, limit uint64) (res result) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
@@ -300,18 +317,9 @@ func (seg *segment) addMapped(word *atomic.Uint64, n uint64) (res result) {
 			recoverFault(recover())
 		}
 	}()
-	res = addWord(word, n, seg.limit)
+	res = tryAdd(word, n, limit)
 	runtime.KeepAlive(seg)
 	return res
-}
-
-func addWord(word *atomic.Uint64, n, limit uint64) result {
-	for range collisions {
-		if res := tryAdd(word, n, limit); res != collided {
-			return res
-		}
-	}
-	return collided
 }
 
 // addStubborn counts however many writers it meets.
