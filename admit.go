@@ -28,6 +28,9 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 	if m.closing.Load() {
 		return f.refusal(license.Unavailable, who.Subject, ErrClosed)
 	}
+	if err := m.ledger.Refusal(); err != nil {
+		return f.refusal(license.Unavailable, who.Subject, err) // before the work, not after it
+	}
 	if f.kind != sink.Sum {
 		return fmt.Errorf("%w: feature %q is of kind %v: %w", ErrKind, f.name, f.kind, errNoSum)
 	}

@@ -12,11 +12,11 @@ import (
 // What Call.state holds: the quantity that the callee has set, or one of these.
 const (
 	unset     = -1 // nobody set a quantity: the preset counts
-	cancelled = -2
+	canceled  = -2
 	committed = -3 // and below: committed minus the quantity counted
 )
 
-// Call is one metered invocation: begun, then committed or cancelled. It is what
+// Call is one metered invocation: begun, then committed or canceled. It is what
 // [Middleware], [Wrap], [Do] and the adapters of other frameworks are made of.
 //
 // Concurrency: every method is safe for concurrent use; a quantity set before
@@ -125,7 +125,7 @@ func (c *Call) Quantity() int64 {
 		return n
 	case n == unset:
 		return c.preset
-	case n == cancelled:
+	case n == canceled:
 		return 0
 	default:
 		return committed - n
@@ -206,7 +206,7 @@ func (c *Call) commit() error {
 		return committed - n
 	})
 	if !ok {
-		return fmt.Errorf("%w: the call was cancelled", ErrNotMetered)
+		return fmt.Errorf("%w: the call was canceled", ErrNotMetered)
 	}
 	return c.count(n)
 }
@@ -230,6 +230,6 @@ func (c *Call) count(n int64) error {
 // does nothing, so that it can be deferred at once.
 func (c *Call) Cancel() {
 	if c != nil {
-		c.move(func(int64) int64 { return cancelled })
+		c.move(func(int64) int64 { return canceled })
 	}
 }

@@ -83,7 +83,7 @@ const (
 //
 // Concurrency: a plain value.
 type Route struct {
-	// Name is required, unique, printable, at most 64 bytes. A route under another
+	// Name is required, unique, printable, at most 48 bytes. A route under another
 	// name is another route: what is owed to the old one stays pending.
 	Name string
 	// Sink is required. Shutdown closes it if it is an io.Closer.

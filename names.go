@@ -4,16 +4,18 @@ import (
 	"fmt"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/inprocess/meter/internal/ledger"
 )
 
-// Most bytes of a name. The ledger stores them with every series.
+// Most bytes of a name: what the ledger stores.
 const (
-	maxFeature        = 100
-	maxRoute          = 64
-	maxSubject        = 256
-	maxDimensions     = 16
-	maxDimensionName  = 64
-	maxDimensionValue = 256
+	maxFeature        = ledger.MaxFeatureName
+	maxRoute          = ledger.MaxRouteName
+	maxSubject        = ledger.MaxSubject
+	maxDimensions     = ledger.MaxDimensions
+	maxDimensionName  = ledger.MaxDimensionName
+	maxDimensionValue = ledger.MaxDimensionValue
 )
 
 // badLabel says what is wrong with a name that developers choose, "" if nothing.

@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -174,4 +175,30 @@ func TestShutdownErrorText(t *testing.T) {
 	require.EqualError(t, &ShutdownError{Pending: 3, Durable: true, Cause: context.DeadlineExceeded},
 		"meter: shutdown: 3 records not delivered, safe on disk: context deadline exceeded")
 	require.EqualError(t, &ShutdownError{Pending: 3}, "meter: shutdown: 3 records not delivered, lost with the process")
+}
+
+// TestNoRoomIsSaidBeforeTheWork refuses a call when it is known that it could
+// not be counted.
+func TestNoRoomIsSaidBeforeTheWork(t *testing.T) {
+	t.Parallel()
+	for _, refuse := range []bool{true, false} {
+		m, err := Open(Config{Dir: t.TempDir(), MaxDisk: 1, RefuseWhenFull: refuse, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		f := m.Feature("report")
+		ctx := WithCaller(context.Background(), Caller{Subject: "acme"})
+		_, call, err := f.Begin(ctx)
+		require.Error(t, m.Health())
+		if refuse {
+			require.ErrorIs(t, err, ErrFull)
+			refused, ok := errors.AsType[*RefusedError](err)
+			require.True(t, ok)
+			require.Equal(t, 503, refused.Status())
+			require.ErrorIs(t, f.Add(ctx, "acme", 1), ErrFull)
+		} else {
+			require.NoError(t, err)
+			require.NoError(t, call.Commit())
+			require.EqualValues(t, 1, f.Total("acme").Quantity)
+		}
+		_ = m.Shutdown(context.Background())
+	}
 }

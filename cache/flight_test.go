@@ -168,7 +168,7 @@ func TestClose(t *testing.T) {
 		synctest.Wait()
 		before := time.Now()
 		require.NoError(t, w.Close())
-		require.Zero(t, time.Since(before), "calls were not cancelled")
+		require.Zero(t, time.Since(before), "calls were not canceled")
 		require.Zero(t, len(w.server.flying), "calls were not waited for")
 		require.ErrorIs(t, <-waiting, context.Canceled)
 		w.allowed("k")

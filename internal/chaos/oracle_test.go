@@ -135,9 +135,7 @@ func (o *oracle) judge(e evidence) (found []violation) {
 		}
 	}
 	for k, t := range o.tallies {
-		for _, v := range t.judge(k, bySeries[k]) {
-			found = append(found, v)
-		}
+		found = append(found, t.judge(k, bySeries[k])...)
 	}
 	o.judgeBooks(e.books, report)
 	if e.months != nil && !maps.Equal(nonZero(e.months), nonZero(o.billed)) {

@@ -93,11 +93,11 @@ func TestHungSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLedger(t, 2)
 		release := make(chan struct{})
-		cancelled := false
+		canceled := false
 		s := newBiller(t, func(ctx context.Context, call int, _ []sink.Record) error {
 			if call == 1 {
 				<-ctx.Done()
-				cancelled = true
+				canceled = true
 				<-release // deaf
 			}
 			return nil
@@ -109,7 +109,7 @@ func TestHungSink(t *testing.T) {
 		d := begin(t, l, log, s, other)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.True(t, cancelled, "the deadline reaches the sink")
+		require.True(t, canceled, "the deadline reaches the sink")
 		time.Sleep(time.Hour)
 		l.add("f", "s") // the same series waits
 		l.add("f", "t") // others use the free slot

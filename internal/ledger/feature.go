@@ -72,6 +72,15 @@ func (l *Ledger) featuresNow() []*Feature {
 	return list[:len(list):len(list)]
 }
 
+// Refusal is why nothing new can be counted now, as far as that is known before
+// it is tried: ErrFull, ErrClosed; else nil.
+func (l *Ledger) Refusal() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.active.Load().refusal
+}
+
 // Add counts n of the feature (a Sum) for subject.
 func (f *Feature) Add(subject string, n int64) error {
 	if s := f.plain.find(subject); s != nil {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -82,15 +83,16 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 	if l.store == nil {
 		return nil
 	}
+	var failed error
 	for _, sd := range settled {
 		sd.mu.Lock()
 		path := sd.path
 		sd.pins, sd.dirty = 0, false
 		sd.unload()
 		sd.mu.Unlock()
-		l.store.retire(path, l.retain)
+		failed = errors.Join(failed, l.store.retire(path, l.retain))
 	}
-	if err := syncDir(l.store.dir); err != nil {
+	if err := errors.Join(failed, syncDir(l.store.dir)); err != nil {
 		return err
 	}
 	return l.totals.compact(monthOf(l.tick()))

@@ -68,10 +68,7 @@ type owed struct {
 	destination [8]byte
 }
 
-const (
-	maxRouteName = 48
-	maxInputs    = 4096 // of one merged segment
-)
+const maxInputs = 4096 // of one merged segment
 
 func destinationOf(address string) (d [8]byte) {
 	sum := sha256.Sum256([]byte(address))
@@ -120,7 +117,7 @@ func (h *head) encodeWho() []byte {
 	for i, r := range h.routes {
 		at := b[80+i*64:]
 		at[0] = byte(len(r.name))
-		copy(at[1:1+maxRouteName], r.name)
+		copy(at[1:1+MaxRouteName], r.name)
 		copy(at[56:], r.destination[:])
 	}
 	order.PutUint32(b[whoSize-4:], checksum(h.uuid, b[:whoSize-4]))
@@ -258,7 +255,7 @@ func decodeWho(b []byte) (*head, error) {
 	h.inputs = make([]uuid, inputs)
 	for i := range routes {
 		at := b[80+i*64:]
-		if at[0] > maxRouteName {
+		if at[0] > MaxRouteName {
 			return nil, errors.New("head has an oversized route name")
 		}
 		h.routes = append(h.routes, owed{string(at[1 : 1+at[0]]), [8]byte(at[56:64])})

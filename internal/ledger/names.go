@@ -9,6 +9,7 @@ import (
 // Longest names, in bytes.
 const (
 	MaxFeatureName    = 100
+	MaxRouteName      = 48
 	MaxSubject        = 256
 	MaxDimensions     = 16
 	MaxDimensionName  = 64

@@ -105,7 +105,7 @@ func (seg *segment) extend(bytes int64) error {
 		e.mem, e.mapping = m.Bytes(), m
 		// The mapping outlives the segment's work by as long as some writer can
 		// still reach a cell of it.
-		runtime.AddCleanup(seg, func(m *disk.Mapping) { m.Unmap() }, m)
+		runtime.AddCleanup(seg, func(m *disk.Mapping) { _ = m.Unmap() }, m)
 	}
 	seg.reserved += bytes
 	if seg.store != nil {
@@ -263,16 +263,6 @@ func (seg *segment) each(visit func(i int, c *cell)) {
 }
 
 func (seg *segment) empty() bool { return seg.used.Load() == 0 }
-
-// slotBytes returns the block itself; touch it under disk.Guard if mapped.
-func (seg *segment) slotBytes(block uint32) []byte {
-	for _, e := range *seg.extents.Load() {
-		if block >= e.first && block < e.first+e.blocks {
-			return e.mem[(block-e.first)*blockSize:][:blockSize]
-		}
-	}
-	return nil
-}
 
 // prefault touches every page, so that the first counts do not have to.
 func (seg *segment) prefault() {

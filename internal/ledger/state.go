@@ -72,8 +72,6 @@ type outcomes struct {
 // unknownTime as first attempt: some other process made it, nobody knows when.
 const unknownTime = math.MaxUint32
 
-const outcomeSize = blockSize - slotOutcome
-
 func (o *outcomes) put(b []byte, u uuid) {
 	for i := range MaxRoutes {
 		b[slotStates+i] = byte(o.states[i])

@@ -242,17 +242,19 @@ func (st *store) remove(path string) {
 
 // retire moves a settled segment out of the way of Open, for disputes, or
 // deletes it.
-func (st *store) retire(path string, retain time.Duration) {
+func (st *store) retire(path string, retain time.Duration) error {
 	if retain <= 0 {
 		st.remove(path)
-		return
+		return nil
 	}
-	dir := filepath.Join(st.dir, retainedDir)
-	if os.MkdirAll(dir, 0o700) == nil {
-		now := time.Now()
-		os.Chtimes(path, now, now) // retained from now on
-		os.Rename(path, filepath.Join(dir, filepath.Base(path)))
+	dir, now := filepath.Join(st.dir, retainedDir), time.Now()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
+	if err := os.Chtimes(path, now, now); err != nil { // retained from now on
+		return err
+	}
+	return os.Rename(path, filepath.Join(dir, filepath.Base(path)))
 }
 
 // dropRetained deletes retained segments: those older than retain, and then the

@@ -302,7 +302,7 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 	return err
 }
 
-// Ready is signalled when records of a route may have become open.
+// Ready is signaled when records of a route may have become open.
 func (l *Ledger) Ready(route int) <-chan struct{} { return l.lanes[route].ready }
 
 // NextTry is the earliest time at which a record that failed an attempt wants to
