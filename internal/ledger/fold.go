@@ -52,7 +52,7 @@ func (l *Ledger) foldSettled() error {
 				break
 			}
 			sd.mu.Lock()
-			if sd.unsettled == 0 && !sd.paused && (sd.path != "" || l.store == nil) {
+			if sd.unsettled == 0 && !sd.paused {
 				f, err := sd.foldOf()
 				if err != nil {
 					sd.mu.Unlock()
@@ -72,6 +72,10 @@ func (l *Ledger) foldSettled() error {
 		l.totals.apply(folds)
 		left := slices.DeleteFunc(slices.Clone(l.sealedNow()), func(sd *sealed) bool { return slices.Contains(settled, sd) })
 		l.sealed.Store(&left)
+		l.unsaved = slices.DeleteFunc(slices.Clone(l.unsaved), func(u unsaved) bool { return slices.Contains(settled, u.sd) })
+		if len(l.unsaved) == 0 {
+			l.health.clear("seal")
+		}
 		l.mu.Unlock()
 		if err := l.retireFiles(settled); err != nil {
 			return err
@@ -90,6 +94,9 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 		sd.pins, sd.dirty = 0, false
 		sd.unload()
 		sd.mu.Unlock()
+		if path == "" {
+			continue // there was no room for it, and now it needs none
+		}
 		failed = errors.Join(failed, l.store.retire(path, l.retain))
 	}
 	if err := errors.Join(failed, syncDir(l.store.dir)); err != nil {

@@ -62,6 +62,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	if l.store == nil {
 		return l.heapSegment(bytes), nil
 	}
+	bytes = max(bytes, firstExtent)
 	if l.store.room(bytes) != nil {
 		l.store.dropRetained(l.retain, bytes)
 	}
@@ -148,6 +149,7 @@ func (l *Ledger) Rotate(ctx context.Context) error {
 	if l.closed.Load() {
 		return ErrClosed
 	}
+	defer nudge(l.untidy)
 	return l.rotate(ctx, false)
 }
 
@@ -191,8 +193,8 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 // prepareSpare has the next segment ready before it is needed. The caller holds
 // rotating.
 func (l *Ledger) prepareSpare() {
-	if l.store == nil || l.spare != nil {
-		return
+	if l.store == nil || l.spare != nil || len(l.unsavedNow()) > 0 {
+		return // what waits in memory needs the room more
 	}
 	spare, err := l.prepareFile(l.extentWanted(l.active.Load()))
 	if err == nil {
@@ -259,7 +261,11 @@ func (l *Ledger) highWaterTime() time.Time {
 
 // extentWanted sizes the next segment by what the last one took.
 func (l *Ledger) extentWanted(last *segment) int64 {
-	return min(int64(last.next.Load())*blockSize*5/4, 512<<20)
+	wanted := min(int64(last.next.Load())*blockSize*5/4, 512<<20)
+	if l.store != nil {
+		wanted = min(wanted, l.store.max/8) // it grows if need be; what was counted goes first
+	}
+	return wanted
 }
 
 // restamp moves the window of a segment without counts forward, so that an idle

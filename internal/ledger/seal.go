@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/inprocess/meter/internal/disk"
@@ -159,7 +160,13 @@ func (l *Ledger) save(sd *sealed, seg *segment) {
 			h.generation++
 		}
 		var path string
-		if path, err = l.store.writeSegment(&h, sd.img.blocks); err == nil {
+		path, err = l.store.writeSegment(&h, sd.img.blocks)
+		if errors.Is(err, ErrFull) && l.spare != nil {
+			l.discard(l.spare) // counts go before comfort
+			l.spare = nil
+			path, err = l.store.writeSegment(&h, sd.img.blocks)
+		}
+		if err == nil {
 			sd.head, sd.path = h, path
 			if seg.path != "" {
 				l.setAside(seg.path, fmt.Errorf("its memory faulted or its file could not be written"))
