@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -20,123 +18,6 @@ const (
 	maxDriftOpen   = 60   // a crash loop; stays within clockSlack
 	maxDriftMemory = 3600 // nobody compares these windows with another run's
 )
-
-// owedRoutes is the route table of new segments.
-func (l *Ledger) owedRoutes() []owed {
-	table := make([]owed, len(l.routes))
-	for i, r := range l.routes {
-		table[i] = owed{r.Name, destinationOf(r.Address)}
-	}
-	return table
-}
-
-// prepare makes a segment ready to be counted in: room reserved, pages touched,
-// names durable. It is slow and runs behind the requests' backs.
-func (l *Ledger) prepare(bytes int64) *segment {
-	seg, err := l.prepareFile(bytes)
-	if err == nil {
-		l.health.clear("room")
-		return seg
-	}
-	l.health.set("room", fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", err))
-	if l.refuseWhenFull {
-		l.health.set("room", fmt.Errorf("meter: refusing to count: %w", err))
-	}
-	return l.heapSegment(bytes)
-}
-
-// heapSegment makes a segment that lives in memory alone.
-func (l *Ledger) heapSegment(bytes int64) *segment {
-	seg, err := newSegment(head{uuid: newUUID(), routes: l.owedRoutes()}, nil, bytes, l.maxQuantity)
-	if err != nil {
-		panic(err) // heap extents do not fail
-	}
-	seg.fallback = l.store != nil
-	if seg.fallback && l.refuseWhenFull {
-		seg.refusal = ErrFull
-	}
-	return seg
-}
-
-func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
-	if l.store == nil {
-		return l.heapSegment(bytes), nil
-	}
-	bytes = max(bytes, firstExtent)
-	if l.store.room(bytes) != nil {
-		l.store.dropRetained(l.retain, bytes)
-	}
-	if l.store.room(bytes) != nil {
-		bytes = firstExtent // it can grow when what is here has been delivered
-	}
-	if err := l.store.room(bytes); err != nil {
-		return nil, err
-	}
-	h := head{uuid: newUUID(), routes: l.owedRoutes()}
-	var f *os.File
-	if l.store.mapped {
-		if f, err = l.store.create(segmentName(h.uuid, 0)); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if err != nil {
-				f.Close()
-				os.Remove(f.Name())
-			}
-		}()
-		if h.identity, err = disk.IdentityOf(f); err != nil {
-			return nil, err
-		}
-		if err = disk.Reserve(f, 0, headSize); err != nil {
-			return nil, err
-		}
-		if err = writePart(f, 0, h.encodeWho()); err != nil {
-			return nil, err
-		}
-	}
-	if seg, err = newSegment(h, f, bytes, l.maxQuantity); err != nil {
-		return nil, err
-	}
-	if f != nil {
-		seg.path, seg.store = f.Name(), l.store
-		seg.prefault() // a fault here shows again, where it is handled, when the page is used
-		if err = disk.Sync(f); err != nil {
-			return nil, err
-		}
-		l.store.used.Add(headSize + seg.reserved)
-		seg.counted = headSize + seg.reserved
-	}
-	if l.syncPolicy != SyncNever {
-		seg.journal, err = newJournal(l, seg)
-	}
-	return seg, err
-}
-
-// activate stamps a prepared segment with its window and makes the stamp
-// durable, so that the first count in it finds it recoverable.
-func (l *Ledger) activate(seg *segment, start int64) error {
-	seg.head.start = start
-	if seg.file != nil {
-		err := l.store.steps(
-			step{"open head", func() error { return writePart(seg.file, openedAt, seg.head.encodeOpened()) }},
-			step{"sync head", func() error { return disk.Sync(seg.file) }},
-		)
-		if err != nil {
-			return err
-		}
-	}
-	return seg.journal.begin()
-}
-
-// discard deletes a segment that nobody counted in.
-func (l *Ledger) discard(seg *segment) {
-	seg.journal.close()
-	if seg.file != nil {
-		seg.file.Close()
-		os.Remove(seg.path)
-		l.store.used.Add(-seg.counted)
-	}
-}
 
 // Rotate seals what was counted up to now, so that Take finds it. It returns
 // once that is durable. Windows start on whole seconds of their own, so it may
@@ -190,22 +71,6 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 	return l.sealTrouble()
 }
 
-// prepareSpare has the next segment ready before it is needed. The caller holds
-// rotating.
-func (l *Ledger) prepareSpare() {
-	if l.store == nil || l.spare != nil || len(l.unsavedNow()) > 0 {
-		return // what waits in memory needs the room more
-	}
-	spare, err := l.prepareFile(l.extentWanted(l.active.Load()))
-	if err == nil {
-		l.spare = spare
-		l.health.clear("room")
-		if l.active.Load().fallback {
-			_ = l.rotate(context.Background(), false) // a failure shows in Health
-		}
-	}
-}
-
 // nextStart picks the next window's first second: now, or the second after the
 // old window's first if that one has not passed yet.
 func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
@@ -257,15 +122,6 @@ func (l *Ledger) tick() int64 {
 func (l *Ledger) highWaterTime() time.Time {
 	l.tick()
 	return time.Unix(l.highWater.Load(), 0)
-}
-
-// extentWanted sizes the next segment by what the last one took.
-func (l *Ledger) extentWanted(last *segment) int64 {
-	wanted := min(int64(last.next.Load())*blockSize*5/4, 512<<20)
-	if l.store != nil {
-		wanted = min(wanted, l.store.max/8) // it grows if need be; what was counted goes first
-	}
-	return wanted
 }
 
 // restamp moves the window of a segment without counts forward, so that an idle

@@ -3,12 +3,9 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -48,7 +45,8 @@ func (s *Series) name() string { return unsafe.String(s.text, s.textLen) }
 
 func (s *Series) is(flag uint32) bool { return s.flags.Load()&flag != 0 }
 
-func (s *Series) mark(flag uint32)   { s.flags.Or(flag) }
+func (s *Series) mark(flag uint32) { s.flags.Or(flag) }
+
 func (s *Series) unmark(flag uint32) { s.flags.And(^flag) }
 
 func (s *Series) index() *index {
@@ -75,53 +73,6 @@ func (s *Series) leave(c *cell) {
 	s.seg.CompareAndSwap(c.seg, nil)
 	s.cell.CompareAndSwap(c, nil)
 }
-
-// cell is what a segment knows of one of its slots. It keeps the segment's
-// memory mapped for as long as anybody can reach it.
-type cell struct {
-	word   *atomic.Uint64 // in the segment
-	seg    *segment
-	series *Series
-	spread atomic.Pointer[spread]
-	// journaled is the word that the journal holds. Guarded by the journal's lock.
-	journaled uint64
-	block     uint32
-	primary   uint32 // of a stripe: the block of the slot that it counts for; else its own block
-}
-
-func (c *cell) stripe() bool { return c.primary != c.block }
-
-// spread holds the further slots of a series that several processors count at
-// once. They fold into one record.
-type spread struct {
-	stripes []*cell
-	words   []*atomic.Uint64 // theirs
-	mask    uint64
-}
-
-// idle reports whether less was counted in all of a window than one slot takes
-// without trouble.
-func (sp *spread) idle(c *cell) bool {
-	const few = 10_000
-	word, _ := c.load()
-	sum := word & wordCount
-	for _, stripe := range sp.stripes {
-		word, _ := stripe.load()
-		sum += word & wordCount
-	}
-	return sum < few
-}
-
-// result of trying to count in a cell.
-type result uint8
-
-const (
-	faulted  result = iota // the memory is gone; nothing was counted
-	counted                // done
-	retired                // the slot is sealed: count in the active segment
-	collided               // another writer was faster
-	overflow               // the sum would pass the limit
-)
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
@@ -252,177 +203,4 @@ func (s *Series) registerLocked() (*cell, error) {
 			l.overflowed(seg, err)
 		}
 	}
-}
-
-// spread gives a series that writers collide on several slots.
-func (s *Series) spread(c *cell) {
-	if s.flags.Or(hot)&hot != 0 {
-		return
-	}
-	x := s.index()
-	sh := x.shard(x.hash(s.name()))
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	// As for registering: sealing waits for this lock, and later is too late.
-	if c.spread.Load() == nil && s.feature.ledger.active.Load() == c.seg {
-		c.seg.spread(c)
-	}
-}
-
-const maxStripes = 32
-
-func stripesWanted() int {
-	n := 2
-	for n < runtime.GOMAXPROCS(0)*4 && n < maxStripes {
-		n *= 2
-	}
-	return n
-}
-
-// add counts n in c or in one of its stripes.
-func (c *cell) add(n uint64) result {
-	if sp := c.spread.Load(); sp != nil && n <= c.seg.stripeLimit() {
-		// Goroutines that run at the same time have stacks of their own: the
-		// address of a local tells them apart without asking the scheduler.
-		var here byte
-		at := uint64(uintptr(unsafe.Pointer(&here))) >> 10
-		word := sp.words[at*0x9E3779B97F4A7C15>>56&sp.mask]
-		if res := c.seg.tryAdd(word, n, c.seg.stripeLimit()); res != overflow && res != collided {
-			return res
-		}
-	}
-	if c.series.is(hot) { // whatever the stripes could not take
-		return c.seg.guard(func() result { return addStubborn(c.word, n, c.seg.limit) })
-	}
-	return c.seg.add(c.word, n)
-}
-
-// add counts n in one of the segment's words.
-func (seg *segment) add(word *atomic.Uint64, n uint64) result {
-	return seg.tryAdd(word, n, seg.limit)
-}
-
-func (seg *segment) tryAdd(word *atomic.Uint64, n, limit uint64) result {
-	if !seg.mapped {
-		return tryAdd(word, n, limit)
-	}
-	return seg.tryAddMapped(word, n, limit)
-}
-
-func (seg *segment) tryAddMapped(word *atomic.Uint64, n, limit uint64) (res result) {
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		debug.SetPanicOnFault(before)
-		if res == faulted {
-			recoverFault(recover())
-		}
-	}()
-	res = tryAdd(word, n, limit)
-	runtime.KeepAlive(seg)
-	return res
-}
-
-// addStubborn counts however many writers it meets.
-func addStubborn(word *atomic.Uint64, n, limit uint64) result {
-	for {
-		if res := tryAdd(word, n, limit); res != collided {
-			return res
-		}
-	}
-}
-
-func tryAdd(word *atomic.Uint64, n, limit uint64) result {
-	old := word.Load()
-	if old&wordSealed != 0 {
-		return retired
-	}
-	sum := old&wordCount + n
-	if sum > limit {
-		return overflow
-	}
-	if word.CompareAndSwap(old, sum|wordSet) {
-		return counted
-	}
-	return collided
-}
-
-func (c *cell) setMax(level uint64) result {
-	return c.seg.guard(func() result {
-		for {
-			word := c.word.Load()
-			if word&wordSealed != 0 {
-				return retired
-			}
-			if word&wordSet != 0 && word&wordCount >= level {
-				return counted
-			}
-			if c.word.CompareAndSwap(word, level|wordSet) {
-				return counted
-			}
-		}
-	})
-}
-
-func (c *cell) setLast(level uint64) result {
-	return c.seg.guard(func() result {
-		for {
-			word := c.word.Load()
-			if word&wordSealed != 0 {
-				return retired
-			}
-			if c.word.CompareAndSwap(word, level|wordSet) {
-				return counted
-			}
-		}
-	})
-}
-
-// guard runs op, which touches the segment's memory.
-func (seg *segment) guard(op func() result) (res result) {
-	if !seg.mapped {
-		return op()
-	}
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		debug.SetPanicOnFault(before)
-		if res == faulted {
-			recoverFault(recover())
-		}
-	}()
-	res = op()
-	runtime.KeepAlive(seg)
-	return res
-}
-
-// recoverFault lets memory faults pass and raises everything else again.
-func recoverFault(r any) {
-	if r == nil {
-		return
-	}
-	if _, fault := disk.IsFault(r); !fault {
-		panic(r)
-	}
-}
-
-// load reads the word; ok is false when the memory is gone.
-func (c *cell) load() (word uint64, ok bool) {
-	res := c.seg.guard(func() result {
-		word = c.word.Load()
-		return counted
-	})
-	return word, res == counted
-}
-
-// seal makes the word final.
-func (c *cell) seal() (word uint64, ok bool) {
-	res := c.seg.guard(func() result {
-		for {
-			word = c.word.Load()
-			if word&wordSealed != 0 || c.word.CompareAndSwap(word, word|wordSealed) {
-				word |= wordSealed
-				return counted
-			}
-		}
-	})
-	return word, res == counted
 }
