@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/license"
@@ -99,9 +101,10 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 		}
 		return subject, f.refusal(reason, subject, nil)
 	case v.Status != license.Allowed && !m.cfg.AllowUnknown:
-		f.warnUnknown(ctx, err)
+		f.warn(ctx, "the Checker gave no verdict", err)
 		return subject, f.refusal(license.Unavailable, subject, err)
 	case subject == "":
+		f.warn(ctx, "the verdict names no Subject to bill", err)
 		return "", f.refusal(license.Unavailable, "", errors.Join(ErrNoCaller, err))
 	}
 	return subject, nil
@@ -111,11 +114,17 @@ func (f *Feature) refusal(reason license.Reason, subject string, cause error) *R
 	return &RefusedError{Feature: f.name, Subject: subject, Reason: reason, Cause: cause}
 }
 
-// warnUnknown tells of calls refused for want of a verdict, at most once a minute:
-// in an outage of the license server it is every call.
-func (f *Feature) warnUnknown(ctx context.Context, err error) {
-	now, last := time.Now().Unix(), f.meter.warnedUnknown.Load()
-	if now-last >= 60 && f.meter.warnedUnknown.CompareAndSwap(last, now) {
-		f.meter.log().WarnContext(ctx, "meter: no verdict, so calls are refused (told once a minute)", "feature", f.name, "error", err)
+// warn tells why calls are refused that are not the caller's fault, each reason at
+// most once a minute: in an outage it is every call.
+func (f *Feature) warn(ctx context.Context, why string, err error) {
+	now := time.Now().Unix()
+	last, _ := f.meter.warned.LoadOrStore(why, new(atomic.Int64))
+	at := last.(*atomic.Int64)
+	if before := at.Load(); now-before >= 60 && at.CompareAndSwap(before, now) {
+		attrs := []slog.Attr{slog.String("because", why), slog.String("feature", f.name)}
+		if err != nil {
+			attrs = append(attrs, slog.Any("error", err))
+		}
+		f.meter.log().LogAttrs(ctx, slog.LevelWarn, "meter: calls are refused (told once a minute)", attrs...)
 	}
 }

@@ -41,7 +41,8 @@ type Config struct {
 	LockWait time.Duration
 	// Logger gets what no caller can be told. nil: slog.Default().
 	Logger *slog.Logger
-	// MaxDisk is the most that Dir may hold, in bytes. 0: 1 GiB.
+	// MaxDisk is the most that the segments in Dir may take, in bytes. Beyond it
+	// counts wait in memory; Shutdown passes it rather than lose them. 0: 1 GiB.
 	MaxDisk int64
 	// MeterProvider gets the terms of Books as metrics. nil: none.
 	MeterProvider metric.MeterProvider
@@ -89,7 +90,8 @@ type Route struct {
 	// Sink is required. Shutdown closes it if it is an io.Closer.
 	Sink sink.Sink
 	// Match says which records belong on this route. It is asked once for each, when
-	// its window ends, and the answer is remembered. nil: all.
+	// its window ends, and the answer is remembered. nil: all. What no route takes
+	// is billed to nobody, and stands in Books under the route "".
 	Match func(sink.Record) bool
 }
 

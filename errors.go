@@ -86,7 +86,7 @@ type ShutdownError struct {
 
 // Error tells the three.
 func (e *ShutdownError) Error() string {
-	where := "lost with the process"
+	where := "not all of them on disk"
 	if e.Durable {
 		where = "safe on disk"
 	}

@@ -182,8 +182,8 @@ func (f *Feature) Total(subject string) Total {
 // Concurrency: a plain value.
 type Total struct {
 	Quantity   int64     // units counted
-	Held       int64     // units that running calls have reserved
-	Limit      int64     // most units in the period; -1: none
+	Held       int64     // always 0: this version has no quotas
+	Limit      int64     // always -1, none: this version has no quotas
 	Start, End time.Time // the period, [Start, End)
 }
 

@@ -37,7 +37,7 @@ type Meter struct {
 	stopErr error         // written before stopped is closed
 
 	warnNoChecker sync.Once
-	warnedUnknown atomic.Int64 // second of the last warning
+	warned        sync.Map // reason to *atomic.Int64: second of the last warning
 }
 
 // route is what Open learned of a sink by asking once.
@@ -162,7 +162,8 @@ func (m *Meter) Prepare(ctx context.Context) error {
 // whole seconds: with a directory, Flush may wait for the current one to end, and
 // calls within it share one window.
 //
-// Guarantee: nil says that every record open at the call is final.
+// Guarantee: nil says that every record that a configured route owed at the call
+// is final or in quarantine. Health tells of those that no route owes any more.
 // Blocking: uses the network, until ctx ends or everything open was tried once.
 // Errors: what the sinks said, when records stay open; ErrClosed; ctx's.
 func (m *Meter) Flush(ctx context.Context) error {

@@ -126,6 +126,7 @@ func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
 		named.Feature = h.feature.name
 		return who, &named
 	}
+	h.feature.warn(r.Context(), "Identify failed", err)
 	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
 }
 

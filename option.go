@@ -76,12 +76,11 @@ func Quantity(n int64) Option {
 	return callOption(func(c *callConfig) { c.preset, c.held = n, 0 })
 }
 
-// Hold is for calls whose quantity is known only while they run: it reserves n
-// units of the subject's quota until the call ends, and counts only what the
-// callee has set with SetQuantity or AddQuantity; if nothing, then nothing. More
-// than n counts in full. Without a quota there is nothing to reserve from, so any
-// n does the same. Hold and Quantity replace each other. Negative is ErrQuantity,
-// at wiring a panic.
+// Hold is for calls whose quantity is known only while they run: it counts only
+// what the callee has set with SetQuantity or AddQuantity; if nothing, then
+// nothing. n is the most that is expected; more counts in full. This version has
+// no quotas to reserve n from, so any n does the same. Hold and Quantity replace
+// each other. Negative is ErrQuantity, at wiring a panic.
 func Hold(n int64) Option {
 	return callOption(func(c *callConfig) { c.preset, c.held = 0, n })
 }

@@ -41,7 +41,9 @@ func (c *Config) validate() error {
 	if c.Window > 0 && c.Window < time.Second {
 		f.add("Window: %v: must be at least 1s", c.Window)
 	}
-	if v, ok := c.Checker.(sink.Validator); ok {
+	if c.Checker != nil && isNil(c.Checker) {
+		f.add("Checker: a nil %T; leave the field empty for no check", c.Checker)
+	} else if v, ok := c.Checker.(sink.Validator); ok {
 		if err := v.Validate(); err != nil {
 			f.add("Checker: %w", err)
 		}
@@ -87,7 +89,7 @@ func (c *Config) validateRoutes(f *faults) {
 
 // isNil also finds a nil pointer or function inside the interface: it would
 // panic later, on a goroutine where nobody can recover it.
-func isNil(s sink.Sink) bool {
+func isNil(s any) bool {
 	if s == nil {
 		return true
 	}

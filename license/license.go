@@ -111,7 +111,8 @@ type Verdict struct {
 }
 
 // Quota bounds one feature of one subject in [Start, End). Used is what others
-// are known to have used of it.
+// are known to have used of it. It is carried, and not enforced yet: a Checker
+// that knows a quota to be used up answers Denied with OverQuota.
 //
 // Concurrency: a plain value.
 type Quota struct {

@@ -9,7 +9,7 @@ import (
 )
 
 // Line is one feature on one route, in units counted since the directory began.
-// With no routes at all the route is "" and everything is pending.
+// What no route takes stands under the route "", pending for ever.
 type Line struct {
 	Feature, Route string
 	Accepted       int64
@@ -69,19 +69,7 @@ func (l *Ledger) Books() []Line {
 	}
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
-		for feature, t := range sd.tallies {
-			for i := range sd.entries() {
-				route := ""
-				if i < len(sd.head.routes) {
-					route = sd.head.routes[i].name
-				}
-				for s, quantity := range t[i] {
-					if quantity != 0 {
-						add(feature, route, state(s), quantity)
-					}
-				}
-			}
-		}
+		sd.eachTerm(add)
 		sd.mu.Unlock()
 	}
 	for _, seg := range append(slices.Clone(l.retired), l.active.Load()) {
@@ -138,7 +126,7 @@ func (l *Ledger) owedToNobody() (errs []error) {
 		sd.mu.Unlock()
 	}
 	for name, n := range orphans {
-		errs = append(errs, fmt.Errorf("meter: route %q is not configured (or leads elsewhere now), and usage in %d windows is still owed to it: configure it again, or settle the records", name, n))
+		errs = append(errs, fmt.Errorf("meter: route %q is not configured (or leads elsewhere now), and usage in %d windows is still owed to it: configure it again, or empty the directory once you have written it off", name, n))
 	}
 	return errs
 }

@@ -320,10 +320,11 @@ func (l *Ledger) Close(context.Context) error {
 		l.exclusively(func() { l.closed.Store(true) })
 		close(l.stop)
 		l.maintained.Wait()
-		err := l.rotate(context.Background(), true)
 		if l.spare != nil {
 			l.discard(l.spare)
+			l.spare = nil
 		}
+		err := l.rotate(context.Background(), true)
 		for _, sd := range l.sealedNow() {
 			sd.mu.Lock()
 			err = errors.Join(err, sd.flush())

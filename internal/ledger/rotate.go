@@ -44,7 +44,7 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 		tomb.refusal = ErrClosed
 		l.retire(old, tomb)
 		l.sealRetired()
-		return l.sealTrouble()
+		return l.saveAtLast()
 	}
 	if old.empty() && !old.fallback {
 		l.restamp(old)

@@ -61,10 +61,14 @@ func TestMatchIsAskedOnce(t *testing.T) {
 		require.EqualValues(t, 1, sum(deliver(t, l, 0, sink.Delivered), "calls", "ann"))
 		require.EqualValues(t, 2, sum(deliver(t, l, 1, sink.Delivered), "calls", "bob"))
 		require.Equal(t, []Line{
+			{Feature: "calls", Route: "", Accepted: 4, Pending: 4}, // nobody wanted it, and nobody hides it
 			{Feature: "calls", Route: "a", Accepted: 1, Delivered: 1},
 			{Feature: "calls", Route: "b", Accepted: 2, Delivered: 2},
 		}, l.Books())
 		require.Equal(t, 6, asked)
+		books := l.Books()
+		require.NoError(t, l.foldSettled())
+		require.Equal(t, books, l.Books())
 	})
 }
 

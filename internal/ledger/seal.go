@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
@@ -213,6 +214,46 @@ func (l *Ledger) saveAgain() {
 	if len(again) > 0 && len(l.unsaved) == 0 {
 		l.health.clear("seal")
 	}
+}
+
+// saveAtLast writes what still waits in memory when the ledger closes, past the
+// budget if need be: only a disk that is really full may lose it, and not
+// without a word.
+func (l *Ledger) saveAtLast() error {
+	if l.store == nil {
+		return nil
+	}
+	l.store.max = math.MaxInt64
+	l.saveAgain()
+	var lost, records int64
+	for _, u := range l.unsavedNow() {
+		u.sd.mu.Lock()
+		if u.seg.file == nil && u.seg.journal == nil {
+			for _, block := range u.sd.img.slots {
+				if !u.sd.settledEverywhere(block) {
+					records++
+					lost += u.sd.img.quantity(block)
+				}
+			}
+		}
+		u.sd.mu.Unlock()
+	}
+	if records > 0 {
+		return fmt.Errorf("meter: no room on disk for %d units in %d records: they are lost with the process: %w", lost, records, ErrFull)
+	}
+	return l.sealTrouble()
+}
+
+// settledEverywhere reports whether no route has anything left to do for a
+// record. The caller holds mu.
+func (sd *sealed) settledEverywhere(block uint32) bool {
+	o := sd.outcomes(block)
+	for i := range sd.head.routes {
+		if !o.states[i].settled() {
+			return false
+		}
+	}
+	return true
 }
 
 // saveInPlace writes the sealed image over the blocks that were counted in. The

@@ -51,9 +51,11 @@ type retry struct {
 	notBefore time.Time
 }
 
-// tally sums a feature's quantities by table entry and state; with no routes at
-// all, entry 0 stands for nobody.
-type tally [MaxRoutes][stateCodes]int64
+// tally sums a feature's quantities by table entry and state.
+type tally [MaxRoutes + 1][stateCodes]int64
+
+// nobody is the tally's entry of records that no route takes.
+const nobody = MaxRoutes
 
 // image is a sealed segment's blocks in memory.
 type image struct {
@@ -189,15 +191,42 @@ func (sd *sealed) recount() {
 	for _, block := range sd.img.slots {
 		o, _ := getOutcomes(sd.img.bytes(block), sd.head.uuid)
 		t := sd.tally(block)
-		for i := range sd.entries() {
+		for i := range sd.head.routes {
 			t[i][o.states[i]] += sd.img.quantity(block)
 			sd.countOpen(i, block, o, 1)
+		}
+		if sd.isNobodys(o) {
+			t[nobody][undecided] += sd.img.quantity(block)
 		}
 	}
 }
 
-// entries is how many entries of a tally are in use.
-func (sd *sealed) entries() int { return max(1, len(sd.head.routes)) }
+// isNobodys reports whether every route's Match said no.
+func (sd *sealed) isNobodys(o outcomes) bool {
+	for i := range sd.head.routes {
+		if o.states[i] != unowed {
+			return false
+		}
+	}
+	return true
+}
+
+// eachTerm calls visit for every part of the segment's quantities.
+func (sd *sealed) eachTerm(visit func(feature, route string, s state, quantity int64)) {
+	for feature, t := range sd.tallies {
+		for i := range t {
+			route := ""
+			if i < len(sd.head.routes) {
+				route = sd.head.routes[i].name
+			}
+			for s, quantity := range t[i] {
+				if quantity != 0 && state(s) != moved && state(s) != unowed {
+					visit(feature, route, state(s), quantity)
+				}
+			}
+		}
+	}
+}
 
 func (sd *sealed) tally(block uint32) *tally {
 	key := sd.img.key(block)
@@ -213,9 +242,6 @@ func (sd *sealed) tally(block uint32) *tally {
 
 func (sd *sealed) countOpen(entry int, block uint32, o outcomes, n int) {
 	s := o.states[entry]
-	if entry >= len(sd.head.routes) {
-		return
-	}
 	if !s.settled() {
 		sd.unsettled += n
 	}
@@ -270,7 +296,7 @@ func (sd *sealed) set(block uint32, change func(o *outcomes)) {
 	change(&o)
 	o.put(sd.img.bytes(block), sd.head.uuid)
 	t, quantity := sd.tally(block), sd.img.quantity(block)
-	for i := range sd.entries() {
+	for i := range sd.head.routes {
 		if before.states[i] != o.states[i] {
 			t[i][before.states[i]] -= quantity
 			t[i][o.states[i]] += quantity

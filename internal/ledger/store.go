@@ -73,7 +73,7 @@ func lockDir(cfg Config) (*disk.FileLock, error) {
 		lock, err = disk.Lock(wait, path)
 	}
 	if errors.Is(err, disk.ErrLocked) {
-		return nil, fmt.Errorf("%w: another process counts in %s: give each process a directory of its own, or a longer LockWait if the other one is about to stop", ErrLocked, cfg.Dir)
+		return nil, fmt.Errorf("%w: another process, or another Meter in this one, counts in %s: give each a directory of its own, or a longer LockWait if the other one is about to stop", ErrLocked, cfg.Dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("meter: Dir: %w", err)
@@ -158,7 +158,7 @@ func (st *store) before(what string) error {
 // room reports whether the budget allows bytes more.
 func (st *store) room(bytes int64) error {
 	if used := st.used.Load(); used+bytes > st.max {
-		return fmt.Errorf("%w: %d of MaxDisk's %d bytes are used", ErrFull, used, st.max)
+		return fmt.Errorf("%w: %d bytes are needed, and %d of MaxDisk's %d are taken or reserved", ErrFull, bytes, used, st.max)
 	}
 	return nil
 }

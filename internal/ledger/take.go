@@ -119,8 +119,8 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 			continue
 		}
 		attempt := try.attempts + 1
-		if s == inDoubt {
-			attempt = max(attempt, 2)
+		if s == inDoubt || o.first[entry] != 0 {
+			attempt = max(attempt, 2) // of an earlier process, or before an operator's decision
 		}
 		rec, err := sd.record(block, attempt)
 		if err != nil {

@@ -356,19 +356,9 @@ func (sd *sealed) foldOf() (*fold, error) {
 	}
 	f := newFold(sd.head.uuid)
 	f.highWater = sd.head.end
-	for feature, t := range sd.tallies {
-		for i := range sd.entries() {
-			route := ""
-			if i < len(sd.head.routes) {
-				route = sd.head.routes[i].name
-			}
-			for s := range stateCodes {
-				if q := t[i][s]; q != 0 && s != moved && s != unowed {
-					f.books[account{feature, route, s}] += q
-				}
-			}
-		}
-	}
+	sd.eachTerm(func(feature, route string, s state, quantity int64) {
+		f.books[account{feature, route, s}] += quantity
+	})
 	if sd.head.merged {
 		return f, nil // its inputs were the ones that were counted
 	}

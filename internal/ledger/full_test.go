@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// TestCloseSavesWhatWaitsInMemory counts far past the disk budget while no sink
+// takes anything: closing writes it all the same.
+func TestCloseSavesWhatWaitsInMemory(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir, func(c *Config) { c.MaxDisk = 1 << 20 })
+		f := feature(t, l, "calls", sink.Sum)
+		const n = 30_000
+		for i := range n {
+			require.NoError(t, f.Add(fmt.Sprint("subject-", i), 1))
+			if i%5000 == 4999 {
+				_ = l.Rotate(context.Background()) // may say that it is not durable
+			}
+		}
+		require.ErrorIs(t, l.Health(), ErrFull)
+		require.NoError(t, l.Close(context.Background()))
+
+		l = open(t, mode, dir)
+		require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: n, Pending: n}}, l.Books())
+		require.Len(t, deliver(t, l, 0, sink.Delivered), n)
+	})
+}
+
+// TestCloseSaysWhatIsLost has no disk at all any more.
+func TestCloseSaysWhatIsLost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := Open(testConfig(dir, func(c *Config) {
+		c.MaxDisk = 1
+		c.step = func(what string) error {
+			if what == "write blocks" {
+				return fmt.Errorf("no space left on device")
+			}
+			return nil
+		}
+	}))
+	require.NoError(t, err)
+	f := feature(t, l, "calls", sink.Sum)
+	require.NoError(t, f.Add("ann", 3))
+	require.NoError(t, f.Add("bob", 4))
+	err = l.Close(context.Background())
+	require.ErrorIs(t, err, ErrFull)
+	require.ErrorContains(t, err, "7 units in 2 records")
+}
+
+// TestSettledAsPendingIsNoFirstAttempt goes out again as what it is: a sink that
+// looks only at first attempts less closely must not take it for one.
+func TestSettledAsPendingIsNoFirstAttempt(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir)
+		require.NoError(t, feature(t, l, "calls", sink.Sum).Add("ann", 3))
+		rotate(t, l)
+		r := attempt(t, l, sink.Rejected)
+		require.NoError(t, l.Settle(context.Background(), "main", r.ID, sink.Pending, "customer made"))
+		require.Equal(t, 2, attempt(t, l, sink.Pending).Attempt)
+		shut(t, l)
+		l = open(t, mode, dir)
+		require.Equal(t, 2, attempt(t, l, sink.Delivered).Attempt)
+	})
+}
