@@ -174,7 +174,7 @@ func TestShutdownErrorText(t *testing.T) {
 	t.Parallel()
 	require.EqualError(t, &ShutdownError{Pending: 3, Durable: true, Cause: context.DeadlineExceeded},
 		"meter: shutdown: 3 records not delivered, safe on disk: context deadline exceeded")
-	require.EqualError(t, &ShutdownError{Pending: 3}, "meter: shutdown: 3 records not delivered, lost with the process")
+	require.EqualError(t, &ShutdownError{Pending: 3}, "meter: shutdown: 3 records not delivered, not all of them on disk")
 }
 
 // TestNoRoomIsSaidBeforeTheWork refuses a call when it is known that it could
