@@ -208,7 +208,9 @@ func (m *Meter) Books() Books {
 // Concurrency: read-only, Dimensions included.
 type QuarantinedRecord struct {
 	sink.Record
-	Route string
+	Route        string
+	Reason       string    // what the sink said, or why it was not asked
+	FirstAttempt time.Time // zero: never attempted, or nobody knows when
 }
 
 // Quarantine yields the records that only an operator can decide about, oldest

@@ -222,7 +222,8 @@ func (l *Ledger) adoptQuarantine(dir string) (map[decisionKey]quarantineLine, er
 	if err := l.quarantine.appendRaw(data); err != nil {
 		return nil, err
 	}
-	decisions, _ := readQuarantine(data)
+	decisions, reasons, _ := readQuarantine(data)
+	l.quarantine.learn(reasons)
 	return decisions, nil
 }
 

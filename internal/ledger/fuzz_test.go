@@ -315,7 +315,7 @@ func FuzzQuarantine(f *testing.F) {
 			_, err := decodeQuarantineLine(line)
 			require.NoError(t, err, "%s", line)
 		}
-		decisions, bad := readQuarantine(file)
+		decisions, _, bad := readQuarantine(file)
 		require.Len(t, decisions, 1)
 		require.Equal(t, "voided", decisions[decisionKey{"abc", "other"}].Settled)
 		require.LessOrEqual(t, bad, 1+strings.Count(garbage, "\n"))

@@ -308,6 +308,8 @@ func TestDoubtIsSticky(t *testing.T) {
 		for r, o := range l.Quarantine() {
 			require.Equal(t, sink.InDoubt, o)
 			require.Equal(t, "main", r.Route)
+			require.Equal(t, "as told", r.Reason)
+			require.False(t, r.FirstAttempt.IsZero())
 			held = append(held, r.ID)
 		}
 		require.Equal(t, []string{first.ID}, held)

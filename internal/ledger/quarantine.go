@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,9 +26,10 @@ import (
 type quarantine struct {
 	store *store // nil: in memory, no evidence
 
-	mu   sync.Mutex
-	file *os.File
-	end  int64
+	mu      sync.Mutex
+	file    *os.File
+	end     int64
+	reasons map[decisionKey]string // of what waits for a decision
 }
 
 // quarantineLine is one line. A decision has Settled; everything else reports.
@@ -91,7 +93,7 @@ type decisionKey struct{ id, route string }
 // openQuarantine reads the lines, closes a torn tail, and returns the decisions
 // that nothing newer has superseded.
 func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, error) {
-	q := &quarantine{store: l.store}
+	q := &quarantine{store: l.store, reasons: make(map[decisionKey]string)}
 	if l.store == nil {
 		return q, nil, nil
 	}
@@ -104,7 +106,8 @@ func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, err
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 	}
-	decisions, bad := readQuarantine(data)
+	decisions, reasons, bad := readQuarantine(data)
+	q.reasons = reasons
 	if bad > 0 {
 		l.setAside(path, fmt.Errorf("quarantine: %d lines are unreadable", bad))
 	}
@@ -122,10 +125,10 @@ func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, err
 	return q, decisions, nil
 }
 
-// readQuarantine returns the decisions in force and how many whole lines are
-// unreadable. A torn last line is none: nothing was marked for it.
-func readQuarantine(data []byte) (decisions map[decisionKey]quarantineLine, bad int) {
-	decisions = make(map[decisionKey]quarantineLine)
+// readQuarantine returns the decisions in force, why everything else was
+// quarantined, and how many whole lines are unreadable. A torn last line is none: nothing was marked for it.
+func readQuarantine(data []byte) (decisions map[decisionKey]quarantineLine, reasons map[decisionKey]string, bad int) {
+	decisions, reasons = make(map[decisionKey]quarantineLine), make(map[decisionKey]string)
 	for len(data) > 0 {
 		line, rest, whole := bytes.Cut(data, []byte{'\n'})
 		data = rest
@@ -143,15 +146,26 @@ func readQuarantine(data []byte) (decisions map[decisionKey]quarantineLine, bad 
 		k := decisionKey{q.ID, q.Route}
 		if q.Settled != "" {
 			decisions[k] = q
+			delete(reasons, k)
 		} else {
+			reasons[k] = q.Reason
 			delete(decisions, k)
 		}
 	}
-	return decisions, bad
+	return decisions, reasons, bad
 }
 
 // append writes lines, durably.
 func (q *quarantine) append(lines []quarantineLine) error {
+	q.mu.Lock()
+	for _, line := range lines {
+		if k := (decisionKey{line.ID, line.Route}); line.Settled != "" {
+			delete(q.reasons, k)
+		} else {
+			q.reasons[k] = line.Reason
+		}
+	}
+	q.mu.Unlock()
 	if q.store == nil || len(lines) == 0 {
 		return nil
 	}
@@ -184,6 +198,20 @@ func (q *quarantine) appendRaw(b []byte) error {
 	}
 	q.end += int64(len(b))
 	return nil
+}
+
+// learn takes over the reasons that another directory's quarantine gave.
+func (q *quarantine) learn(reasons map[decisionKey]string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	maps.Copy(q.reasons, reasons)
+}
+
+// reason is why a record is quarantined.
+func (q *quarantine) reason(id, route string) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.reasons[decisionKey{id, route}]
 }
 
 // close releases the file.
@@ -236,7 +264,9 @@ type holding struct {
 // QuarantinedRecord is a record with the route that it is quarantined on.
 type QuarantinedRecord struct {
 	sink.Record
-	Route string
+	Route        string
+	Reason       string
+	FirstAttempt time.Time // zero: never attempted, or nobody knows when
 }
 
 // Quarantine yields every record that waits for a decision, oldest first.
@@ -273,9 +303,18 @@ func (sd *sealed) heldRecords() (found []heldRecord) {
 			if !o.states[i].held() {
 				continue
 			}
-			if r, err := sd.record(block, 0); err == nil {
-				found = append(found, heldRecord{QuarantinedRecord{r, owed.name}, o.states[i].outcome()})
+			r, err := sd.record(block, 0)
+			if err != nil {
+				continue
 			}
+			q := QuarantinedRecord{Record: r, Route: owed.name, Reason: sd.ledger.quarantine.reason(r.ID, owed.name)}
+			if first := o.first[i]; first != 0 {
+				q.Attempt = 1 // at least
+				if first != unknownTime {
+					q.FirstAttempt = time.Unix(int64(first), 0).UTC()
+				}
+			}
+			found = append(found, heldRecord{q, o.states[i].outcome()})
 		}
 	}
 	return found

@@ -48,6 +48,9 @@ func openStore(cfg Config) (*store, error) {
 	if err := disk.MakeDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("meter: Dir: %w", err)
 	}
+	if err := refuseForeign(cfg.Dir); err != nil {
+		return nil, err // before it gets a lock file
+	}
 	lock, err := lockDir(cfg)
 	if err != nil {
 		return nil, err
@@ -87,15 +90,8 @@ func (st *store) checkFormat() error {
 	path := filepath.Join(st.dir, formatFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		entries, err := os.ReadDir(st.dir)
-		if err != nil {
-			return fmt.Errorf("meter: Dir: %w", err)
-		}
-		ours := []string{lockFile, formatFile + ".new", retainedDir, damagedDir, "lost+found"}
-		for _, e := range entries {
-			if name := e.Name(); !slices.Contains(ours, name) {
-				return fmt.Errorf("%w: %s holds %q and is no ledger: give an empty or a new directory", ErrFormat, st.dir, name)
-			}
+		if err := refuseForeign(st.dir); err != nil {
+			return err
 		}
 		return st.writeFile(formatFile, fmt.Appendf(nil, "%s%d\n", formatText, formatVersion))
 	}
@@ -105,6 +101,28 @@ func (st *store) checkFormat() error {
 	if want := fmt.Sprintf("%s%d\n", formatText, formatVersion); string(data) != want {
 		return fmt.Errorf("%w: %s says %q, this program reads %q: use the version of meter that wrote it, or another directory",
 			ErrFormat, path, strings.TrimSpace(string(data[:min(len(data), 40)])), strings.TrimSpace(want))
+	}
+	return nil
+}
+
+// refuseForeign refuses a directory that holds files and is no ledger.
+func refuseForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("meter: Dir: %w", err)
+	}
+	ours := []string{lockFile, formatFile, formatFile + ".new", retainedDir, damagedDir, "lost+found"}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	if slices.Contains(names, formatFile) {
+		return nil
+	}
+	for _, name := range names {
+		if !slices.Contains(ours, name) {
+			return fmt.Errorf("%w: %s holds %q and is no ledger: give an empty or a new directory", ErrFormat, dir, name)
+		}
 	}
 	return nil
 }
