@@ -90,7 +90,8 @@ type Route struct {
 	// Sink is required. Shutdown closes it if it is an io.Closer.
 	Sink sink.Sink
 	// Match says which records belong on this route. It is asked once for each, when
-	// its window ends, and the answer is remembered. nil: all. What no route takes
+	// its window ends, and the answer is remembered; it must be fast, for Flush and
+	// Shutdown wait for it. nil: all. What no route takes
 	// is billed to nobody, and stands in Books under the route "".
 	Match func(sink.Record) bool
 }

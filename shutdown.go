@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -97,7 +98,16 @@ func (m *Meter) closeOwned(ctx context.Context) error {
 	}
 	done := make(chan error, len(owned)) // buffered: a late one must not leak
 	for _, c := range owned {
-		go func() { done <- c.Close() }()
+		go func() {
+			var err error
+			defer func() {
+				if p := recover(); p != nil {
+					err = fmt.Errorf("meter: %T panicked in Close: %v", c, p)
+				}
+				done <- err
+			}()
+			err = c.Close()
+		}()
 	}
 	end := ctx.Done()
 	if ctx.Err() != nil {

@@ -59,7 +59,7 @@ func (l *Ledger) adoptDir(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	orphan := &store{dir: dir, max: l.store.max}
+	orphan := &store{dir: dir}
 	if err := orphan.checkFormat(); err != nil {
 		return err
 	}
@@ -79,15 +79,12 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := l.refuseCopy(segments, theirs.folded, totalsData); err != nil {
 		return err
 	}
-	for u := range theirs.folded {
-		l.totals.folded[u] = true // their files are leftovers
-	}
 	// Evidence first: a decision read later must not undo a newer hold.
 	decisions, err := l.adoptQuarantine(dir)
 	if err != nil {
 		return err
 	}
-	moved, err := l.moveSegments(dir, segments)
+	moved, err := l.moveSegments(dir, segments, theirs.folded)
 	if err != nil {
 		return err
 	}
@@ -95,7 +92,7 @@ func (l *Ledger) adoptDir(dir string) error {
 		return err
 	}
 	all.highWater = theirs.highWater
-	if err := l.adoptTotals(dir, totalsData, all, theirs.books); err != nil {
+	if err := l.adoptTotals(totalsData, all, theirs.books, theirs.folded); err != nil {
 		return err
 	}
 	for _, name := range []string{totalsFile, quarantineFile, formatFile, lockFile} {
@@ -143,11 +140,15 @@ func (l *Ledger) refuseCopy(segments map[uuid]*found, folded map[uuid]bool, tota
 }
 
 // moveSegments recovers the orphan's segments where they are and then moves them.
-func (l *Ledger) moveSegments(dir string, segments map[uuid]*found) (moved int, err error) {
+func (l *Ledger) moveSegments(dir string, segments map[uuid]*found, folded map[uuid]bool) (moved int, err error) {
 	var all []*sealed
 	for u, f := range segments {
 		if l.holds(u) {
-			f.removeAll(l.store) // a journal that its segment's new file made needless
+			f.removeJournals(l.store) // its segment's new file made them needless
+			continue
+		}
+		if folded[u] {
+			f.removeAll(l.store) // a leftover: their totals speak for it
 			continue
 		}
 		var sd *sealed
@@ -185,7 +186,7 @@ func (l *Ledger) moveSegments(dir string, segments map[uuid]*found) (moved int, 
 
 // adoptTotals adds the orphan's totals to ours, once: the fold is named by what
 // the file says.
-func (l *Ledger) adoptTotals(dir string, data []byte, all *fold, books map[account]int64) error {
+func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, folded map[uuid]bool) error {
 	if len(data) == 0 {
 		return nil
 	}
@@ -196,11 +197,16 @@ func (l *Ledger) adoptTotals(dir string, data []byte, all *fold, books map[accou
 	}
 	l.tidying.Lock()
 	defer l.tidying.Unlock()
-	if err := l.totals.write([]*fold{all}); err != nil {
+	// Each of their segments by name, too: a copy of the orphan may turn up.
+	folds := []*fold{all}
+	for u := range folded {
+		folds = append(folds, newFold(u))
+	}
+	if err := l.totals.write(folds); err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.totals.apply([]*fold{all})
+	l.totals.apply(folds)
 	l.mu.Unlock()
 	for k, u := range all.usages {
 		l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)

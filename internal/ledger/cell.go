@@ -32,18 +32,9 @@ type spread struct {
 	mask    uint64
 }
 
-// idle reports whether less was counted in all of a window than one slot takes
-// without trouble.
-func (sp *spread) idle(c *cell) bool {
-	const few = 10_000
-	word, _ := c.load()
-	sum := word & wordCount
-	for _, stripe := range sp.stripes {
-		word, _ := stripe.load()
-		sum += word & wordCount
-	}
-	return sum < few
-}
+// coldSpread is how much one slot takes in a window without trouble: a series
+// that counted less is not spread any more.
+const coldSpread = 10_000
 
 // result of trying to count in a cell.
 type result uint8
@@ -93,10 +84,14 @@ func (c *cell) add(n uint64) result {
 			return res
 		}
 	}
-	if c.series.is(hot) { // whatever the stripes could not take
-		return c.seg.guard(func() result { return addStubborn(c.word, n, c.seg.limit) })
+	limit := c.seg.limit
+	if c.spread.Load() != nil {
+		limit /= 2 // the other half is the stripes'
 	}
-	return c.seg.add(c.word, n)
+	if c.series.is(hot) { // whatever the stripes could not take
+		return c.seg.guard(func() result { return addStubborn(c.word, n, limit) })
+	}
+	return c.seg.tryAdd(c.word, n, limit)
 }
 
 // add counts n in one of the segment's words.

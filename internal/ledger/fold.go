@@ -52,7 +52,7 @@ func (l *Ledger) foldSettled() error {
 				break
 			}
 			sd.mu.Lock()
-			if sd.unsettled == 0 && !sd.paused {
+			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 {
 				f, err := sd.foldOf()
 				if err != nil {
 					sd.mu.Unlock()
@@ -91,7 +91,7 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 	for _, sd := range settled {
 		sd.mu.Lock()
 		path := sd.path
-		sd.pins, sd.dirty = 0, false
+		sd.dirty = false
 		sd.unload()
 		sd.mu.Unlock()
 		if path == "" {

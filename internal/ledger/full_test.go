@@ -3,6 +3,9 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -53,6 +56,66 @@ func TestCloseSaysWhatIsLost(t *testing.T) {
 	err = l.Close(context.Background())
 	require.ErrorIs(t, err, ErrFull)
 	require.ErrorContains(t, err, "7 units in 2 records")
+}
+
+// TestBooksWhileNothingCanBeSaved reads the books while sealed counts wait for a
+// disk that takes none.
+func TestBooksWhileNothingCanBeSaved(t *testing.T) {
+	t.Parallel()
+	l, err := Open(testConfig(t.TempDir(), func(c *Config) {
+		c.MaxDisk = 1
+		c.step = func(what string) error {
+			if what == "write blocks" {
+				return fmt.Errorf("no space left on device")
+			}
+			return nil
+		}
+	}))
+	require.NoError(t, err)
+	f := feature(t, l, "calls", sink.Sum)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					l.Books()
+					l.OpenRecords(0)
+				}
+			}
+		})
+	}
+	for range 3 {
+		require.NoError(t, f.Add("ann", 1))
+		_ = l.Rotate(context.Background())
+		for range 200 {
+			l.background(l.saveAgain)
+		}
+	}
+	close(stop)
+	readers.Wait()
+	require.ErrorIs(t, l.Close(context.Background()), ErrFull)
+}
+
+// TestFailedAdoptionTakesNoRoom refuses a copy again and again.
+func TestFailedAdoptionTakesNoRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	own := filepath.Join(dir, "own")
+	l := open(t, "mapped", own)
+	require.NoError(t, feature(t, l, "calls", sink.Sum).Add("ann", 1))
+	shut(t, l)
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "copy"), os.DirFS(own)))
+	l = open(t, "mapped", own, func(c *Config) { c.Adopt = filepath.Join(dir, "*") })
+	before := l.store.used.Load()
+	for range 20 {
+		l.adoptOrphans()
+	}
+	require.ErrorContains(t, l.Health(), "copy of this directory")
+	require.InDelta(t, before, l.store.used.Load(), 2*(firstExtent+headSize), "a spare at most")
 }
 
 // TestSettledAsPendingIsNoFirstAttempt goes out again as what it is: a sink that

@@ -113,7 +113,6 @@ type Ledger struct {
 
 	rotating   semaphore     // held while segments change roles
 	spare      *segment      // the next active one, prepared; guarded by rotating
-	firstStart int64         // of this process's first window
 	evictedIn  int32         // month in which idle series were last forgotten; housekeep's
 	kick       chan struct{} // there is something to seal or to prepare
 	untidy     chan struct{} // a window has ended
@@ -269,8 +268,7 @@ func (l *Ledger) begin() error {
 			start = max(start, sd.head.start+1)
 		}
 	}
-	l.firstStart = start
-	if err := l.waitUntil(context.Background(), start-maxDriftOpen); err != nil {
+	if err := l.wait(context.Background(), start-time.Now().Unix()-maxDriftOpen); err != nil {
 		return err
 	}
 	seg := l.prepare(0)
@@ -316,9 +314,9 @@ func (l *Ledger) wake(sd *sealed) {
 // still being delivered resolve into nothing; they are in doubt at the next Open.
 func (l *Ledger) Close(context.Context) error {
 	l.closing.Do(func() {
-		l.rotating <- struct{}{}
 		l.exclusively(func() { l.closed.Store(true) })
-		close(l.stop)
+		close(l.stop) // ends every wait
+		l.rotating <- struct{}{}
 		l.maintained.Wait()
 		if l.spare != nil {
 			l.discard(l.spare)

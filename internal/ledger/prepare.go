@@ -145,7 +145,7 @@ func (l *Ledger) prepareSpare() {
 func (l *Ledger) extentWanted(last *segment) int64 {
 	wanted := min(int64(last.next.Load())*blockSize*5/4, 512<<20)
 	if l.store != nil {
-		wanted = min(wanted, l.store.max/8) // it grows if need be; what was counted goes first
+		wanted = min(wanted, l.store.max.Load()/8) // it grows if need be; what was counted goes first
 	}
 	return wanted
 }

@@ -39,6 +39,7 @@ func (l *Ledger) recover(dir string) error {
 // recoverSegment turns what was found of a segment into a sealed one. nil means
 // that nothing is left of it to do.
 func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
+	l.store.used.Add(f.bytes)
 	journals, err := l.readJournals(f)
 	if err != nil {
 		return nil, err

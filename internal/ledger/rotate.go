@@ -10,13 +10,13 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
-// How far a window's first second may run ahead of the clock, in seconds, before
-// somebody has to wait: windows have seconds of their own, so flushing or
-// crashing more than once a second uses them up faster than they come.
+// Windows have seconds of their own, so flushing or crashing more than once a
+// second uses them up faster than they come. So much a window may run ahead of
+// the seconds that there were, before somebody has to wait.
 const (
 	maxDriftFlush  = 1
-	maxDriftOpen   = 60   // a crash loop; stays within clockSlack
-	maxDriftMemory = 3600 // nobody compares these windows with another run's
+	maxDriftOpen   = 60 // a crash loop; stays within clockSlack
+	maxDriftMemory = 60 // in memory nobody compares these windows with another run's
 )
 
 // Rotate seals what was counted up to now, so that Take finds it. It returns
@@ -74,30 +74,28 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 // nextStart picks the next window's first second: now, or the second after the
 // old window's first if that one has not passed yet.
 func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
-	start := max(l.tick(), old.head.start+1)
-	drift := int64(maxDriftFlush)
+	start, allowed := max(l.tick(), old.head.start+1), int64(maxDriftFlush)
 	if l.store == nil {
-		drift = maxDriftMemory
+		allowed = maxDriftMemory
 	}
-	if start <= l.firstStart+drift {
-		return start, nil // a crash loop's drift is not made up for here
-	}
-	return start, l.waitUntil(ctx, start-drift)
+	return start, l.wait(ctx, start-time.Now().Unix()-allowed)
 }
 
-// waitUntil waits for the clock to reach a second.
-func (l *Ledger) waitUntil(ctx context.Context, second int64) error {
-	wait := time.Until(time.Unix(second, 0))
-	if wait <= 0 {
+// wait waits some seconds for the clock, but never long: one that was set back by
+// an hour must not stop anything for an hour.
+func (l *Ledger) wait(ctx context.Context, seconds int64) error {
+	if seconds <= 0 {
 		return nil
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(min(time.Duration(seconds)*time.Second, 2*time.Second))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-l.stop:
+		return ErrClosed
 	}
 }
 
@@ -108,12 +106,14 @@ func (l *Ledger) tick() int64 {
 	for {
 		high := l.highWater.Load()
 		if now <= high {
-			if high-now > int64(clockSlack/time.Second) && !l.jumped.Swap(true) {
-				l.log.Warn("meter: the wall clock fell back; windows keep the highest time seen", "behind", time.Duration(high-now)*time.Second)
+			if high-now > int64(clockSlack/time.Second) {
+				l.jumped.Store(true)
+				l.health.set("clock", fmt.Errorf("meter: the wall clock is %v behind the highest time seen: windows keep that time until it has caught up", time.Duration(high-now)*time.Second))
 			}
 			return high
 		}
 		if l.highWater.CompareAndSwap(high, now) {
+			l.health.clear("clock")
 			return now
 		}
 	}

@@ -43,7 +43,7 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	}
 	sd.recount()
 	if l.store != nil {
-		l.save(sd, seg)
+		l.queue(unsaved{sd, seg}, l.save(sd, seg))
 	}
 	return sd
 }
@@ -64,22 +64,35 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 	words = make([]uint64, seg.used.Load())
 	l.totalsMu.Lock()
 	defer l.totalsMu.Unlock()
-	seg.each(func(i int, c *cell) {
-		if i%256 == 255 {
-			l.totalsMu.Unlock()
-			l.totalsMu.Lock()
-		}
+	final := func(c *cell) uint64 {
 		word, ok := c.seal()
 		if !ok {
 			seg.poisoned.Store(true)
 			word = seg.journal.lastWord(c) // the last that is known
 		}
-		words[i] = word
-		if word&wordSet != 0 {
-			l.note(c.series, month, seg.head.start+1, int64(word&wordCount))
+		return word
+	}
+	seg.each(func(i int, c *cell) {
+		if i%256 == 255 {
+			l.totalsMu.Unlock()
+			l.totalsMu.Lock()
 		}
-		if sp := c.spread.Load(); sp != nil && sp.idle(c) {
-			c.series.unmark(hot) // a few collisions in a window are not worth the slots
+		words[i] = final(c)
+		if c.stripe() {
+			return // noted with its primary
+		}
+		set, quantity := words[i]&wordSet != 0, words[i]&wordCount
+		if sp := c.spread.Load(); sp != nil {
+			for _, stripe := range sp.stripes {
+				word := final(stripe)
+				set, quantity = set || word&wordSet != 0, quantity+word&wordCount
+			}
+			if quantity < coldSpread {
+				c.series.unmark(hot) // a few collisions in a window are not worth the slots
+			}
+		}
+		if set {
+			l.note(c.series, month, seg.head.start+1, int64(quantity))
 		}
 		c.series.leave(c)
 	})
@@ -148,7 +161,8 @@ func sealBlocks(blocks []byte, u uuid) {
 // save brings a sealed segment to disk: into the file it was counted in, or into
 // a new one. Until that works it waits in memory, and nothing of it is sent if a
 // crash could bring it back as never sent.
-func (l *Ledger) save(sd *sealed, seg *segment) {
+// The caller holds sd.mu, or is the only one who knows sd.
+func (l *Ledger) save(sd *sealed, seg *segment) error {
 	var err error
 	if seg.file != nil && !seg.poisoned.Load() {
 		if err = l.saveInPlace(sd, seg); err == nil {
@@ -176,17 +190,25 @@ func (l *Ledger) save(sd *sealed, seg *segment) {
 		}
 	}
 	if err != nil {
-		l.health.set("seal", fmt.Errorf("meter: sealed counts can't be written and wait in memory: %w", err))
-		l.mu.Lock()
-		l.unsaved = append(l.unsaved, unsaved{sd, seg})
-		l.mu.Unlock()
-		return
+		return err
 	}
 	if seg.file != nil {
 		seg.file.Close()
 	}
 	seg.journal.close()
 	sd.paused = false
+	return nil
+}
+
+// queue remembers a segment whose saving failed with err.
+func (l *Ledger) queue(u unsaved, err error) {
+	if err == nil {
+		return
+	}
+	l.health.set("seal", fmt.Errorf("meter: sealed counts can't be written and wait in memory: %w", err))
+	l.mu.Lock()
+	l.unsaved = append(l.unsaved, u)
+	l.mu.Unlock()
 }
 
 // unsaved is a sealed segment that could not be written yet.
@@ -204,14 +226,14 @@ func (l *Ledger) saveAgain() {
 	for _, u := range again {
 		u.seg.poisoned.Store(true) // its file failed once: write another
 		u.sd.mu.Lock()
-		l.save(u.sd, u.seg)
-		saved := u.sd.path != ""
+		err := l.save(u.sd, u.seg)
 		u.sd.mu.Unlock()
-		if saved {
+		l.queue(u, err)
+		if err == nil {
 			l.wake(u.sd)
 		}
 	}
-	if len(again) > 0 && len(l.unsaved) == 0 {
+	if len(again) > 0 && len(l.unsavedNow()) == 0 {
 		l.health.clear("seal")
 	}
 }
@@ -223,7 +245,7 @@ func (l *Ledger) saveAtLast() error {
 	if l.store == nil {
 		return nil
 	}
-	l.store.max = math.MaxInt64
+	l.store.max.Store(math.MaxInt64)
 	l.saveAgain()
 	var lost, records int64
 	for _, u := range l.unsavedNow() {

@@ -28,6 +28,7 @@ type sealed struct {
 	paused    bool   // not on disk yet, and a crash would bring it back as never sent: nothing is sent
 	released  bool   // the ledger is closed: the file is not ours any more
 	dirty     bool   // outcomes written and not yet synced
+	writes    int    // counts up, so that a sync knows what it covers
 	img       *image // nil: read again when needed
 	tallies   map[string]*tally
 	open      [MaxRoutes]int     // sendable or being sent, by the ledger's route
@@ -339,6 +340,7 @@ func (sd *sealed) write(blocks []uint32) error {
 		blocks = blocks[n:]
 	}
 	sd.dirty = true
+	sd.writes++
 	return nil
 }
 
@@ -356,18 +358,21 @@ func (sd *sealed) persist(blocks []uint32, durable bool) error {
 		err = sd.write(blocks)
 	}
 	if err == nil && durable && sd.dirty {
-		f := sd.file
+		f, written := sd.file, sd.writes
 		sd.pins++
 		sd.mu.Unlock()
 		err = sd.syncs.join(struct{}{}, func([]struct{}) error { return disk.Sync(f) })
 		sd.mu.Lock()
 		sd.pins--
-		if err == nil {
+		if err == nil && sd.writes == written {
 			sd.dirty = false
 		}
 	}
 	if err == nil {
 		return nil
+	}
+	if sd.released {
+		return ErrClosed // the directory may be another process's by now
 	}
 	return sd.rewrite(err)
 }

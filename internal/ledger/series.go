@@ -139,10 +139,13 @@ func (s *Series) count(op func(*cell) result) error {
 		}
 		switch op(c) {
 		case counted:
-			if l.syncAlways {
-				return c.seg.journal.commit(c)
+			if !l.syncAlways {
+				return nil
 			}
-			return nil
+			if c.seg.fallback {
+				return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
+			}
+			return c.seg.journal.commit(c)
 		case retired:
 			s.leave(c)
 		case faulted:
@@ -153,6 +156,7 @@ func (s *Series) count(op func(*cell) result) error {
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
+			s.unmark(hot) // one word may have to take all of n
 			if err := l.Rotate(context.Background()); err != nil {
 				return err
 			}

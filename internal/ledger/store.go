@@ -21,7 +21,7 @@ func (u uuid) String() string { return hex.EncodeToString(u[:]) }
 // store is the ledger's directory.
 type store struct {
 	dir    string
-	max    int64
+	max    atomic.Int64
 	used   atomic.Int64 // bytes of all segment files
 	lock   *disk.FileLock
 	mapped bool   // counters may live in mapped files
@@ -55,7 +55,9 @@ func openStore(cfg Config) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{dir: cfg.Dir, max: cfg.MaxDisk, lock: lock, step: cfg.step}
+	st := &store{dir: cfg.Dir, lock: lock, step: cfg.step}
+	st.max.Store(cfg.MaxDisk)
+	st.used.Store(st.retainedBytes())
 	if err := st.checkFormat(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -175,8 +177,8 @@ func (st *store) before(what string) error {
 
 // room reports whether the budget allows bytes more.
 func (st *store) room(bytes int64) error {
-	if used := st.used.Load(); used+bytes > st.max {
-		return fmt.Errorf("%w: %d bytes are needed, and %d of MaxDisk's %d are taken or reserved", ErrFull, bytes, used, st.max)
+	if used, most := st.used.Load(), st.max.Load(); used+bytes > most {
+		return fmt.Errorf("%w: %d bytes are needed, and %d of MaxDisk's %d are taken or reserved", ErrFull, bytes, used, most)
 	}
 	return nil
 }
@@ -308,6 +310,20 @@ func (st *store) dropRetained(retain time.Duration, bytes int64) {
 		st.remove(oldest[first].path)
 		oldest = append(oldest[:first], oldest[first+1:]...)
 	}
+}
+
+// retainedBytes sums up what is retained.
+func (st *store) retainedBytes() (n int64) {
+	entries, err := os.ReadDir(filepath.Join(st.dir, retainedDir))
+	if err != nil {
+		return 0 // there is none
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // setAside keeps a copy of a damaged file before anything changes it.

@@ -18,6 +18,7 @@ type found struct {
 	headDamaged bool
 	copied      bool // its file is not the one it was written to
 	journals    []string
+	bytes       int64    // of all its segment files
 	stale       []string // lower generations
 }
 
@@ -53,7 +54,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 		case errors.Is(err, ErrFormat):
 			return nil, fmt.Errorf("%w (%s)", err, path)
 		case err == nil:
-			l.store.used.Add(size)
+			of(h.uuid).bytes += size
 			f, copied := of(h.uuid), differs(h.identity, identity)
 			switch {
 			case f.path == "":

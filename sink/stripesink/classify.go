@@ -23,10 +23,14 @@ const maxDelay = time.Hour
 // answer is all that is known of one request after it ended.
 type answer struct {
 	*stripeapi.Exchange
-	err error  // of the SDK
-	id  string // of the record
-	key string // not to be shown
+	err    error  // of the SDK
+	object string // that the answer says it is
+	id     string // of the record
+	key    string // not to be shown
 }
+
+// meterEvent is what Stripe calls the object that it made.
+const meterEvent = "billing.meter_event"
 
 // classify judges by evidence: what left, and which complete answer came back. The
 // SDK's error alone tells less, for it takes a proxy's page for a network error
@@ -42,7 +46,12 @@ func classify(a answer) (err error, halt bool) {
 	case a.html():
 		return a.doubt("the answer is a web page, so not Stripe's"), true
 	case a.Status >= 200 && a.Status < 300:
-		return nil, false // also if the body can't be read: Stripe took it
+		if a.err != nil || a.object != meterEvent {
+			// A proxy says 200, too. If it was Stripe after all, it knows the
+			// identifier, and says so next time.
+			return a.doubt("the answer is no meter event, so perhaps not Stripe's"), true
+		}
+		return nil, false
 	}
 	refusal, ok := errors.AsType[*stripe.Error](a.err)
 	if !ok {

@@ -32,9 +32,11 @@ func TestOutcomes(t *testing.T) {
 		delay  time.Duration
 	}{
 		{name: "recorded", status: 200, body: `{"object":"billing.meter_event"}`, want: sink.Delivered},
-		{name: "recorded, created", status: 201, body: `{}`, want: sink.Delivered},
-		{name: "recorded, no body", status: 200, want: sink.Delivered},
-		{name: "recorded, garbled", status: 200, body: `{"object":`, want: sink.Delivered},
+		{name: "recorded, created", status: 201, body: `{"object":"billing.meter_event"}`, body: `{}`, want: sink.Delivered},
+		{name: "no body", status: 200, want: sink.InDoubt},
+		{name: "garbled", status: 200, body: `{"object":`, want: sink.InDoubt},
+		{name: "a proxy's word", status: 200, body: `login required`, want: sink.InDoubt},
+		{name: "a proxy's JSON", status: 200, body: `{"ok":true}`, want: sink.InDoubt},
 		{name: "page of a portal", status: 200, header: http.Header{"Content-Type": {"text/html"}}, body: "<html>", want: sink.InDoubt},
 		{name: "page without a type", status: 200, header: http.Header{"Content-Type": {""}}, body: " <!doctype html>", want: sink.InDoubt},
 		{name: "oversized", status: 200, body: fmt.Sprintf("%2097152d", 1), want: sink.InDoubt},

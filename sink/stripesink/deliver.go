@@ -73,8 +73,12 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	defer cancel()
 	ctx, exchange := stripeapi.Watch(ctx)
 	params.Context, params.IdempotencyKey = ctx, idempotencyKey(r)
-	_, err = s.events.New(params)
-	return classify(answer{exchange, err, r.ID, s.cfg.Key})
+	event, err := s.events.New(params)
+	a := answer{Exchange: exchange, err: err, id: r.ID, key: s.cfg.Key}
+	if event != nil {
+		a.object = event.Object
+	}
+	return classify(a)
 }
 
 func errNoMeter(feature string) error {
