@@ -32,7 +32,7 @@ func TestOutcomes(t *testing.T) {
 		delay  time.Duration
 	}{
 		{name: "recorded", status: 200, body: `{"object":"billing.meter_event"}`, want: sink.Delivered},
-		{name: "recorded, created", status: 201, body: `{"object":"billing.meter_event"}`, body: `{}`, want: sink.Delivered},
+		{name: "recorded, created", status: 201, body: `{"object":"billing.meter_event"}`, want: sink.Delivered},
 		{name: "no body", status: 200, want: sink.InDoubt},
 		{name: "garbled", status: 200, body: `{"object":`, want: sink.InDoubt},
 		{name: "a proxy's word", status: 200, body: `login required`, want: sink.InDoubt},
