@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/inprocess/meter/internal/disk"
@@ -25,10 +24,7 @@ func (l *Ledger) prepare(bytes int64) *segment {
 		l.health.clear("room")
 		return seg
 	}
-	l.health.set("room", fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", err))
-	if l.refuseWhenFull {
-		l.health.set("room", fmt.Errorf("meter: refusing to count: %w", err))
-	}
+	l.health.set("room", l.noRoom(err))
 	return l.heapSegment(bytes)
 }
 

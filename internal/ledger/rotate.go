@@ -60,7 +60,7 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 		next = l.prepare(l.extentWanted(old))
 	}
 	if err := l.activate(next, start); err != nil {
-		l.health.set("room", fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", err))
+		l.health.set("room", l.noRoom(err))
 		l.discard(next)
 		next = l.heapSegment(firstExtent)
 		next.head.start = start
@@ -172,8 +172,9 @@ func (l *Ledger) retire(old, next *segment) {
 	l.active.Store(next)
 }
 
-// overflowed puts a heap segment in the place of one that has no room to grow.
-func (l *Ledger) overflowed(seg *segment, why error) {
+// substitute puts a heap segment in the place of an active one that can't go on.
+// Requests call it, so it does no I/O.
+func (l *Ledger) substitute(seg *segment, what string, why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.active.Load() != seg || l.closed.Load() {
@@ -183,8 +184,19 @@ func (l *Ledger) overflowed(seg *segment, why error) {
 	next.head.start = max(time.Now().Unix(), seg.head.start+1)
 	l.retired = append(l.retired, seg)
 	l.active.Store(next)
-	l.health.set("room", l.noRoom(why))
+	l.health.set(what, why)
 	nudge(l.kick)
+}
+
+// overflowed is for a segment that has no room to grow.
+func (l *Ledger) overflowed(seg *segment, why error) {
+	l.substitute(seg, "room", l.noRoom(why))
+}
+
+// poison is for a segment whose memory faulted.
+func (l *Ledger) poison(seg *segment) {
+	seg.poisoned.Store(true)
+	l.substitute(seg, "fault "+seg.head.uuid.String(), fmt.Errorf("meter: the memory of %s is gone (file cut short, or the disk failed): counting goes on in memory", filepath.Base(seg.path)))
 }
 
 // noRoom says what a lack of room leads to.
@@ -193,23 +205,6 @@ func (l *Ledger) noRoom(why error) error {
 		return fmt.Errorf("meter: refusing to count: %w", why)
 	}
 	return fmt.Errorf("meter: counting in memory only, a crash would lose it: %w", why)
-}
-
-// poison puts a heap segment in the place of one whose memory faulted. Requests
-// call it, so it does no I/O.
-func (l *Ledger) poison(seg *segment) {
-	seg.poisoned.Store(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.active.Load() != seg || l.closed.Load() {
-		return
-	}
-	next := l.heapSegment(firstExtent)
-	next.head.start = max(time.Now().Unix(), seg.head.start+1)
-	l.retired = append(l.retired, seg)
-	l.active.Store(next)
-	l.health.set("fault "+seg.head.uuid.String(), fmt.Errorf("meter: the memory of %s is gone (file cut short, or the disk failed): counting goes on in memory", filepath.Base(seg.path)))
-	nudge(l.kick)
 }
 
 // sealRetired seals every segment that is out of use.

@@ -275,7 +275,7 @@ func (sd *sealed) settledEverywhere(block uint32) bool {
 			return false
 		}
 	}
-	return true
+	return len(sd.head.routes) > 0 // else it is kept for the books alone, and not there yet
 }
 
 // saveInPlace writes the sealed image over the blocks that were counted in. The

@@ -166,15 +166,11 @@ func (s *Series) count(op func(*cell) result) error {
 
 // register gives the series a slot in the active segment.
 func (s *Series) register() (*cell, error) {
-	l := s.feature.ledger
 	x := s.index()
 	hash := x.hash(s.name())
 	sh := x.shard(hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if l.closed.Load() {
-		return nil, ErrClosed
-	}
 	if s.is(evicted) {
 		// Counter handles outlive their place in the index.
 		if twin := x.find(s.name()); twin != nil {
@@ -190,6 +186,9 @@ func (s *Series) registerLocked() (*cell, error) {
 	l := s.feature.ledger
 	for {
 		seg := l.active.Load()
+		if l.closed.Load() {
+			return nil, ErrClosed
+		}
 		if c := s.cell.Load(); c != nil && c.seg == seg {
 			return c, nil
 		}
