@@ -255,36 +255,33 @@ func TestConcurrentCountsSurviveRotation(t *testing.T) {
 
 func TestReopenContinues(t *testing.T) {
 	t.Parallel()
-	for _, mode := range modes[1:] {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			l := open(t, mode, dir)
-			f := feature(t, l, "report", sink.Sum)
-			require.NoError(t, f.Add("acme", 5))
-			rotate(t, l)
-			require.Len(t, deliver(t, l, 0, sink.Delivered), 1)
-			require.NoError(t, f.Add("acme", 6))
-			require.NoError(t, l.Close(context.Background()))
-			require.ErrorIs(t, f.Add("acme", 1), ErrClosed)
-			require.ErrorIs(t, f.Add("fresh", 1), ErrClosed)
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir)
+		f := feature(t, l, "report", sink.Sum)
+		require.NoError(t, f.Add("acme", 5))
+		rotate(t, l)
+		require.Len(t, deliver(t, l, 0, sink.Delivered), 1)
+		require.NoError(t, f.Add("acme", 6))
+		require.NoError(t, l.Close(context.Background()))
+		require.ErrorIs(t, f.Add("acme", 1), ErrClosed)
+		require.ErrorIs(t, f.Add("fresh", 1), ErrClosed)
 
-			l = open(t, mode, dir)
-			total, _, _ := feature(t, l, "report", sink.Sum).Total("acme")
-			require.EqualValues(t, 11, total)
-			require.Equal(t, []Line{{Feature: "report", Route: "main", Accepted: 11, Pending: 6, Delivered: 5}}, l.Books())
-			records := deliver(t, l, 0, sink.Delivered)
-			require.EqualValues(t, 6, sum(records, "report", "acme"))
-			require.NoError(t, l.foldSettled())
-			require.Empty(t, l.sealedNow())
-			require.NoError(t, l.Close(context.Background()))
+		l = open(t, mode, dir)
+		total, _, _ := feature(t, l, "report", sink.Sum).Total("acme")
+		require.EqualValues(t, 11, total)
+		require.Equal(t, []Line{{Feature: "report", Route: "main", Accepted: 11, Pending: 6, Delivered: 5}}, l.Books())
+		records := deliver(t, l, 0, sink.Delivered)
+		require.EqualValues(t, 6, sum(records, "report", "acme"))
+		synctest.Wait()
+		require.NoError(t, l.foldSettled())
+		require.Empty(t, l.sealedNow())
+		require.NoError(t, l.Close(context.Background()))
 
-			l = open(t, mode, dir)
-			require.Equal(t, []Line{{Feature: "report", Route: "main", Accepted: 11, Delivered: 11}}, l.Books())
-			total, _, _ = feature(t, l, "report", sink.Sum).Total("acme")
-			require.EqualValues(t, 11, total, "the month's total outlives its segments")
-		})
-	}
+		l = open(t, mode, dir)
+		require.Equal(t, []Line{{Feature: "report", Route: "main", Accepted: 11, Delivered: 11}}, l.Books())
+		total, _, _ = feature(t, l, "report", sink.Sum).Total("acme")
+		require.EqualValues(t, 11, total, "the month's total outlives its segments")
+	})
 }
 
 func TestDoubtIsSticky(t *testing.T) {

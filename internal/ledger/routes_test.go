@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -27,7 +28,8 @@ func eachDiskMode(t *testing.T, test func(t *testing.T, mode, dir string)) {
 	for _, mode := range modes[1:] {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			test(t, mode, t.TempDir())
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) { test(t, mode, dir) })
 		})
 	}
 }
@@ -163,6 +165,7 @@ func TestNoRoutes(t *testing.T) {
 		f := feature(t, l, "calls", sink.Sum)
 		require.NoError(t, f.Add("ann", 3))
 		rotate(t, l)
+		synctest.Wait() // housekeeping may be looking at it
 		require.NoError(t, l.foldSettled())
 		require.Empty(t, l.sealedNow(), "nobody waits for it")
 		require.NoError(t, f.Add("ann", 4))
@@ -183,12 +186,14 @@ func TestRetain(t *testing.T) {
 		require.NoError(t, feature(t, l, "calls", sink.Sum).Add("ann", 3))
 		rotate(t, l)
 		deliver(t, l, 0, sink.Delivered)
+		synctest.Wait()
 		l.tidy()
 		require.Empty(t, l.sealedNow())
 		require.Len(t, glob(t, dir, retainedDir+"/*"+segmentSuffix), 1)
 		shut(t, l)
 		l = open(t, mode, dir) // retained no longer
 		require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: 3, Delivered: 3}}, l.Books())
+		time.Sleep(time.Minute)
 		l.tidy()
 		require.Empty(t, glob(t, dir, retainedDir+"/*"))
 	})
