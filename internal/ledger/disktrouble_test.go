@@ -241,35 +241,37 @@ func TestOneStepFails(t *testing.T) {
 }
 
 // surviveOneStep reports whether the life was long enough for step n to fail.
-func surviveOneStep(t *testing.T, mode, dir string, n int) (failed bool) {
-	left, name := n, "none"
-	var mu sync.Mutex
+func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
+	var mu sync.Mutex // guards what follows: the background takes steps, too
+	left, name := n, ""
 	cfg := testConfig(dir, func(c *Config) { c.Sync = SyncAlways })
 	cfg.step = func(what string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if left--; left == -1 {
-			failed, name = true, what
+			name = what
 			return errors.New("input/output error")
 		}
 		return nil
 	}
+	which := func() string { mu.Lock(); defer mu.Unlock(); return name }
+	failed := func() bool { return which() != "" }
 	l, err := openMode(cfg, mode)
 	if err != nil {
-		require.True(t, failed)
+		require.True(t, failed())
 		l, err = openMode(cfg, mode) // Open refused: nothing was counted
 		require.NoError(t, err)
 	}
 	defer func() { l.Close(context.Background()) }()
 	synctest.Wait() // what Open tidies is tidy
-	where := func() string { return fmt.Sprintf("step %d (%s) failed", n, name) }
+	where := func() string { return fmt.Sprintf("step %d (%s) failed", n, which()) }
 	f := feature(t, l, "calls", sink.Sum)
 	b := newBiller()
 	var accepted int64
 	send := func(as sink.Outcome) {
 		batch, err := l.Take(0, 100, nil)
 		if err != nil {
-			require.True(t, failed, "%v", err)
+			require.True(t, failed(), "%v", err)
 		}
 		if batch == nil {
 			return
@@ -283,7 +285,7 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) (failed bool) {
 			results[i] = Result{Outcome: as}
 		}
 		if err := batch.Resolve(results); err != nil {
-			require.True(t, failed, "%v", err)
+			require.True(t, failed(), "%v", err)
 		}
 	}
 	for i, as := range []sink.Outcome{sink.Delivered, sink.Pending, sink.InDoubt, sink.Rejected, sink.Delivered} {
@@ -320,7 +322,7 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) (failed bool) {
 		}
 		require.Equal(t, applied, line.Delivered, where())
 	}
-	return failed
+	return failed()
 }
 
 func TestDirectoryDeletedUnderTheProcess(t *testing.T) {

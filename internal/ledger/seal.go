@@ -182,7 +182,8 @@ func (l *Ledger) save(sd *sealed, seg *segment) error {
 			path, err = l.store.writeSegment(&h, sd.img.blocks)
 		}
 		if err == nil {
-			sd.head, sd.path = h, path
+			sd.head.generation, sd.head.identity = h.generation, h.identity
+			sd.path = path
 			if seg.path != "" {
 				l.setAside(seg.path, fmt.Errorf("its memory faulted or its file could not be written"))
 				l.store.remove(seg.path)

@@ -396,7 +396,8 @@ func (sd *sealed) rewrite(cause error) error {
 		sd.file.Close()
 		sd.file = nil
 	}
-	sd.head, sd.path, sd.dirty = h, path, false
+	sd.head.generation, sd.head.identity = h.generation, h.identity // the rest is read without the lock
+	sd.path, sd.dirty = path, false
 	sd.ledger.store.remove(old)
 	sd.ledger.health.clear("segment " + sd.head.uuid.String())
 	sd.ledger.log.Warn("meter: segment rewritten after a failed write", "old", old, "new", path, "error", cause)
