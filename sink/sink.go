@@ -79,6 +79,7 @@ type Record struct {
 	Quantity   int64             // whole units; above 0 for Sum, at least 0 for Max and Last
 	Start, End time.Time         // when it was used: [Start, End), whole seconds, UTC
 	Attempt    int               // 1 on the first attempt; above 1 an earlier one may have been recorded
+	Instance   int               // of the meter that counted it, as its Config.Instance says
 }
 
 // Feature is what a sink may want to know before any record of it comes.
@@ -102,6 +103,8 @@ type Limits struct {
 	DedupeWindow time.Duration // how long the biller refuses an ID that it has seen; Forever: without end
 	Rate         float64       // most records a second; 0: no limit
 	Timeout      time.Duration // most time a call may take; 0: 30 s
+	MinWindow    time.Duration // windows begin at least this far apart; 0: 1 s
+	Confirm      time.Duration // how long after a delivery the biller may still take it back; 0: never
 }
 
 // Forever as [Limits].DedupeWindow: the biller is idempotent by ID without end.
@@ -140,6 +143,39 @@ type Combiner interface{ Kinds() []Kind }
 // Concurrency: must be safe.
 type Reader interface {
 	Usage(ctx context.Context, feature, subject string, start, end time.Time) (int64, error)
+}
+
+// Scheduler names moments at which windows must end, because what is used after
+// them stands on another bill.
+//
+// NextEnd is the first such moment after a time; zero when none is known. It is
+// asked every second or so and must answer from memory.
+//
+// Concurrency: must be safe.
+type Scheduler interface {
+	NextEnd(after time.Time) time.Time
+}
+
+// Verifier finds out whether a record in doubt was recorded, once it can't be sent
+// again. meter asks about such records in quarantine, every now and then, and
+// settles them by the answer: Delivered, or Pending if it surely was not recorded
+// and is to be sent again. InDoubt leaves the record where it is.
+//
+// alone says that no other record of its feature and subject, from the same
+// directory, was used at any time within [Start, End).
+//
+// Concurrency: never called twice at once by one meter.
+type Verifier interface {
+	Verify(ctx context.Context, r Record, alone bool) (Outcome, error)
+}
+
+// Voider takes a record back from the biller. meter asks when an operator voids a
+// record that was or may have been recorded. Nil means that the biller will not
+// bill it, also because it never had it.
+//
+// Concurrency: must be safe.
+type Voider interface {
+	Void(ctx context.Context, r Record) error
 }
 
 // Addressed names where a sink delivers to: an account and mode, a path, a URL;
