@@ -44,6 +44,8 @@ type Config struct {
 	Sync           time.Duration // above 0, SyncAlways or SyncNever
 	Retain         time.Duration // how long settled segments are kept for disputes
 	LockWait       time.Duration // how long Open waits for the directory's owner
+	MinWindow      time.Duration // windows begin at least this far apart; 0: 1 s
+	Instance       uint8         // which of several processes this is; stands in every record
 	MaxDisk        int64         // bytes of segment files
 	RefuseWhenFull bool          // without room: ErrFull instead of counting in memory
 	Logger         *slog.Logger
@@ -82,6 +84,8 @@ type Ledger struct {
 	syncPolicy     time.Duration
 	syncAlways     bool
 	retain         time.Duration
+	spacing        int64 // seconds that windows begin apart, at least
+	instance       uint8
 	adopt          string
 	refuseWhenFull bool
 	maxQuantity    int64
@@ -98,8 +102,9 @@ type Ledger struct {
 
 	active    atomic.Pointer[segment]
 	closed    atomic.Bool
-	highWater atomic.Int64 // highest second ever seen
-	jumped    atomic.Bool  // the clock fell back in the running window
+	highWater atomic.Int64            // highest second ever seen
+	jumped    atomic.Bool             // the clock fell back in the running window
+	ends      [MaxRoutes]atomic.Int64 // seconds at which a route wants a window to end; 0: none
 
 	mu      sync.Mutex                // guards what follows; its holder may take a sealed's mu, never the reverse
 	retired []*segment                // out of use, being sealed
@@ -146,6 +151,7 @@ func Open(cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
+		spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
 		features: make(map[string]*Feature), lastAt: make(map[*Series]int64),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
@@ -265,7 +271,7 @@ func (l *Ledger) begin() error {
 	start := now
 	for _, sd := range l.sealedNow() {
 		if l.store != nil {
-			start = max(start, sd.head.start+1)
+			start = max(start, sd.head.start+l.spacing)
 		}
 	}
 	if err := l.wait(context.Background(), start-time.Now().Unix()-maxDriftOpen); err != nil {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,9 +32,16 @@ func (l *Ledger) merge() {
 	l.health.clear("merge")
 }
 
+// slice is what a merged segment stays within: an hour of UTC, as one process
+// counted it.
+type slice struct {
+	hour     int64
+	instance uint8
+}
+
 // mergeable groups a route's unsent segments by hour.
 func (l *Ledger) mergeable(route int) [][]*sealed {
-	hours := make(map[int64][]*sealed)
+	hours := make(map[slice][]*sealed)
 	now := l.tick()
 	for _, sd := range l.sealedNow() {
 		hour := sd.head.start / 3600
@@ -42,13 +50,15 @@ func (l *Ledger) mergeable(route int) [][]*sealed {
 		}
 		sd.mu.Lock()
 		if sd.unsent[route] > 0 && !sd.paused && !sd.anyUndecided(route) {
-			hours[hour] = append(hours[hour], sd)
+			s := slice{hour, sd.head.instance}
+			hours[s] = append(hours[s], sd)
 		}
 		sd.mu.Unlock()
 	}
 	var groups [][]*sealed
-	for _, hour := range slices.Sorted(maps.Keys(hours)) {
-		if group := hours[hour]; len(group) > 1 && len(group) <= maxInputs {
+	inOrder := func(a, b slice) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.instance, b.instance)) }
+	for _, s := range slices.SortedFunc(maps.Keys(hours), inOrder) {
+		if group := hours[s]; len(group) > 1 && len(group) <= maxInputs {
 			groups = append(groups, group)
 		}
 	}
@@ -61,11 +71,17 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 
-	h := head{uuid: newUUID(), merged: true, start: inputs[0].head.start, routes: []owed{{l.routes[route].Name, destinationOf(l.routes[route].Address)}}}
+	h := head{uuid: newUUID(), merged: true, instance: inputs[0].head.instance, start: inputs[0].head.start, routes: []owed{{l.routes[route].Name, destinationOf(l.routes[route].Address)}}}
 	limit := l.maxQuantity
 	for _, sd := range inputs {
 		sd.pin(1) // what is summed up now is what is marked below
 		defer sd.pin(-1)
+	}
+	// The merged record begins where the first input does. A series of which that
+	// input has a record with a history of its own would begin there twice.
+	taken, err := inputs[0].triedKeys(route)
+	if err != nil {
+		return err
 	}
 	sums := make(map[string]int64)
 	var keys []string
@@ -75,6 +91,9 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		ok := true
 		err := sd.eachFresh(route, func(block uint32) {
 			key, q := string(sd.img.key(block)), sd.img.quantity(block)
+			if taken[key] {
+				return
+			}
 			if _, known := sums[key]; !known {
 				keys = append(keys, key)
 			}
@@ -90,6 +109,9 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		if !ok {
 			return nil // one record could not carry it: leave the hour as it is
 		}
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	var blocks []byte
 	for _, key := range keys {
@@ -119,7 +141,7 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	marked := make(map[*sealed][]uint32)
 	for _, sd := range inputs {
 		sd.mu.Lock()
-		marked[sd] = sd.moveFresh(sd.entry[route])
+		marked[sd] = sd.moveFresh(sd.entry[route], sums)
 		sd.mu.Unlock()
 	}
 	l.mu.Unlock()
@@ -171,16 +193,23 @@ func (l *Ledger) finishMerges() error {
 	}
 	for _, merged := range l.sealedNow() {
 		marked := make(map[*sealed][]uint32)
+		var sums map[string]int64
 		for _, u := range merged.head.inputs {
 			sd := byUUID[u]
 			if sd == nil {
 				continue
 			}
+			if sums == nil {
+				var err error
+				if sums, err = merged.sums(); err != nil {
+					return fmt.Errorf("meter: can't finish a merge: %w", err)
+				}
+			}
 			sd.mu.Lock()
 			_, err := sd.load()
 			for i, o := range sd.head.routes {
 				if err == nil && o == merged.head.routes[0] {
-					marked[sd] = sd.moveFresh(i)
+					marked[sd] = sd.moveFresh(i, sums)
 				}
 			}
 			sd.mu.Unlock()
@@ -195,11 +224,45 @@ func (l *Ledger) finishMerges() error {
 	return nil
 }
 
-// moveFresh marks every never attempted record of a table entry as moved. The
-// caller holds mu, has the image loaded, and persists.
-func (sd *sealed) moveFresh(entry int) (blocks []uint32) {
+// triedKeys are the series of which this segment has a record that was attempted
+// on the route.
+func (sd *sealed) triedKeys(route int) (map[string]bool, error) {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return nil, err
+	}
+	keys, entry := make(map[string]bool), sd.entry[route]
+	for _, block := range img.slots {
+		if sd.outcomes(block).first[entry] != 0 {
+			keys[string(img.key(block))] = true
+		}
+	}
+	return keys, nil
+}
+
+// sums are the quantities of a merged segment's records, by series.
+func (sd *sealed) sums() (map[string]int64, error) {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return nil, err
+	}
+	sums := make(map[string]int64)
+	for _, block := range img.slots {
+		sums[string(img.key(block))] = img.quantity(block)
+	}
+	return sums, nil
+}
+
+// moveFresh marks the never attempted records of a table entry as moved whose
+// series a merged segment has in sums. The caller holds mu, has the image loaded,
+// and persists.
+func (sd *sealed) moveFresh(entry int, sums map[string]int64) (blocks []uint32) {
 	for _, block := range sd.img.slots {
-		if sd.fresh(block, sd.outcomes(block), entry) {
+		if _, merged := sums[string(sd.img.key(block))]; merged && sd.fresh(block, sd.outcomes(block), entry) {
 			sd.set(block, func(o *outcomes) { o.states[entry] = moved })
 			blocks = append(blocks, block)
 		}

@@ -16,6 +16,11 @@ func (l *Ledger) owedRoutes() []owed {
 	return table
 }
 
+// newHead is the head of a new segment.
+func (l *Ledger) newHead() head {
+	return head{uuid: newUUID(), routes: l.owedRoutes(), instance: l.instance}
+}
+
 // prepare makes a segment ready to be counted in: room reserved, pages touched,
 // names durable. It is slow and runs behind the requests' backs.
 func (l *Ledger) prepare(bytes int64) *segment {
@@ -30,7 +35,7 @@ func (l *Ledger) prepare(bytes int64) *segment {
 
 // heapSegment makes a segment that lives in memory alone.
 func (l *Ledger) heapSegment(bytes int64) *segment {
-	seg, err := newSegment(head{uuid: newUUID(), routes: l.owedRoutes()}, nil, bytes, l.maxQuantity)
+	seg, err := newSegment(l.newHead(), nil, bytes, l.maxQuantity)
 	if err != nil {
 		panic(err) // heap extents do not fail
 	}
@@ -55,7 +60,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	if err := l.store.room(bytes); err != nil {
 		return nil, err
 	}
-	h := head{uuid: newUUID(), routes: l.owedRoutes()}
+	h := l.newHead()
 	var f *os.File
 	if l.store.mapped {
 		if f, err = l.store.create(segmentName(h.uuid, 0)); err != nil {

@@ -436,5 +436,6 @@ func (sd *sealed) record(block uint32, attempt int) (sink.Record, error) {
 		Start:      time.Unix(sd.head.start, 0).UTC(),
 		End:        time.Unix(sd.head.end, 0).UTC(),
 		Attempt:    attempt,
+		Instance:   int(sd.head.instance),
 	}, nil
 }
