@@ -14,6 +14,9 @@ var (
 	// connection was refused, the request was throttled, the transaction rolled
 	// back before its commit. The record is sent again.
 	ErrNotApplied = errors.New("sink: not applied")
+	// ErrUnknownRecord says that a meter has no record of that ID, or not any more.
+	// It is no answer of a sink.
+	ErrUnknownRecord = errors.New("sink: unknown record")
 )
 
 // BatchError answers for each record of a batch alone.

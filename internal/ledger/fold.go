@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // tidy runs after each window: settled segments are folded away, a long outage's
@@ -44,12 +45,16 @@ func (sd *sealed) cold() bool {
 func (l *Ledger) foldSettled() error {
 	l.tidying.Lock()
 	defer l.tidying.Unlock()
+	confirming := l.confirming(time.Now())
 	for {
 		var settled []*sealed
 		var folds []*fold
 		for _, sd := range l.sealedNow() {
 			if len(settled) == 64 {
 				break
+			}
+			if confirming[sd] {
+				continue
 			}
 			sd.mu.Lock()
 			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 {
@@ -81,6 +86,22 @@ func (l *Ledger) foldSettled() error {
 			return err
 		}
 	}
+}
+
+// confirming are the segments with records that their billers may still take back.
+// They must not fill the disk: beyond a share of the budget the oldest is let go.
+func (l *Ledger) confirming(now time.Time) map[*sealed]bool {
+	waiting, list := make(map[*sealed]bool), l.sealedNow()
+	for i, room := len(list)-1, l.confirmBytes; i >= 0; i-- {
+		sd := list[i]
+		sd.mu.Lock()
+		if now.Before(sd.confirm) {
+			room -= int64(sd.head.blocks) * blockSize
+			waiting[sd] = room >= 0
+		}
+		sd.mu.Unlock()
+	}
+	return waiting
 }
 
 func (l *Ledger) retireFiles(settled []*sealed) error {

@@ -63,6 +63,7 @@ type Route struct {
 	MaxAge       time.Duration // 0: any
 	MaxQuantity  int64         // 0: MaxQuantity
 	Timeout      time.Duration // of one attempt
+	Confirm      time.Duration // how long after a delivery Reopen finds the record for sure
 }
 
 var (
@@ -84,6 +85,7 @@ type Ledger struct {
 	syncPolicy     time.Duration
 	syncAlways     bool
 	retain         time.Duration
+	confirmBytes   int64 // of settled segments that wait for a biller's second thoughts
 	spacing        int64 // seconds that windows begin apart, at least
 	instance       uint8
 	adopt          string
@@ -151,7 +153,7 @@ func Open(cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
-		spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
+		confirmBytes: cfg.MaxDisk / 8, spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
 		features: make(map[string]*Feature), lastAt: make(map[*Series]int64),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),

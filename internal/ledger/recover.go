@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
@@ -214,6 +215,11 @@ func (sd *sealed) reconsider(copied bool) (changed bool) {
 		if o != before || !intact {
 			o.put(b, sd.head.uuid)
 			changed = true
+		}
+		for i := range sd.head.routes {
+			if r := sd.table[i]; r >= 0 && o.states[i] == delivered && sd.ledger.routes[r].Confirm > 0 {
+				sd.confirm = time.Now().Add(sd.ledger.routes[r].Confirm)
+			}
 		}
 		undecidedLeft := false
 		for i := range sd.head.routes {

@@ -267,7 +267,7 @@ func (sd *sealed) decideRoutes(block uint32) {
 		case r >= 0 && sd.ledger.routes[r].Match != nil:
 			if rec.ID == "" {
 				var err error
-				if rec, err = sd.record(block, 1); err != nil {
+				if rec, err = sd.record(block, -1, 1); err != nil {
 					continue
 				}
 			}

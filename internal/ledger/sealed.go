@@ -34,6 +34,7 @@ type sealed struct {
 	open      [MaxRoutes]int     // sendable or being sent, by the ledger's route
 	flying    int                // records in unresolved batches
 	pins      int                // callers that need image and file while they do not hold mu
+	confirm   time.Time          // until then a biller may take a delivered record back
 	unsettled int                // (record, route) pairs that something may still happen to
 	held      int                // those of them in quarantine
 	last      [MaxRoutes]int     // unsettled records of kind Last
@@ -420,14 +421,15 @@ func (sd *sealed) settled() bool {
 	return sd.unsettled == 0
 }
 
-// record renders the record at block for a route. The caller holds mu.
-func (sd *sealed) record(block uint32, attempt int) (sink.Record, error) {
+// record renders the record at block for the route of a table entry; below 0: for
+// any. The caller holds mu.
+func (sd *sealed) record(block uint32, entry, attempt int) (sink.Record, error) {
 	feature, subject, dimensions, err := decodeKey(sd.img.key(block))
 	if err != nil {
 		return sink.Record{}, err
 	}
 	return sink.Record{
-		ID:         recordID(sd.head.uuid, block, sd.img.key(block)),
+		ID:         sd.recordID(block, entry),
 		Feature:    feature,
 		Subject:    subject,
 		Dimensions: dimensions,
@@ -438,4 +440,12 @@ func (sd *sealed) record(block uint32, attempt int) (sink.Record, error) {
 		Attempt:    attempt,
 		Instance:   int(sd.head.instance),
 	}, nil
+}
+
+func (sd *sealed) recordID(block uint32, entry int) string {
+	issue := byte(0)
+	if entry >= 0 {
+		issue = sd.outcomes(block).issues[entry]
+	}
+	return recordID(sd.head.uuid, block, sd.img.key(block), issue)
 }

@@ -122,7 +122,7 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 		if s == inDoubt || o.first[entry] != 0 {
 			attempt = max(attempt, 2) // of an earlier process, or before an operator's decision
 		}
-		rec, err := sd.record(block, attempt)
+		rec, err := sd.record(block, entry, attempt)
 		if err != nil {
 			return err
 		}
@@ -290,6 +290,9 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 				// Until the paper is written the slot says what is surely true.
 				to = inDoubt
 			}
+		}
+		if to == delivered && r.Confirm > 0 {
+			sd.confirm = now.Add(r.Confirm)
 		}
 		sd.set(it.block, func(o *outcomes) { o.states[entry] = to })
 		blocks = append(blocks, it.block)
