@@ -25,11 +25,13 @@ func TestReopen(t *testing.T) {
 			require.NoError(t, f.Add(subject, int64(1+i)))
 		}
 		time.Sleep(2 * time.Minute)
+		synctest.Wait()
 		records := deliver(t, l, 0, sink.Delivered)
 		require.Len(t, records, 4)
 		time.Sleep(10 * time.Minute)
 		require.NoError(t, f.Add("e", 100)) // windows go on ending
 		time.Sleep(time.Minute)
+		synctest.Wait()
 
 		ids := make(map[string]string)
 		for _, r := range records {
@@ -67,7 +69,9 @@ func TestReopen(t *testing.T) {
 		require.NoError(t, l.Settle(ctx, "main", ids["c"], sink.Rejected, "so be it"))
 
 		want := Line{Feature: "calls", Route: "main", Accepted: 110, Delivered: 102, Rejected: 3, Voided: 5}
-		deliver(t, l, 0, sink.Delivered) // the running window's, by now sealed
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		deliver(t, l, 0, sink.Delivered)
 		require.Equal(t, []Line{want}, l.Books())
 		time.Sleep(time.Hour)
 		l.tidy()
@@ -84,14 +88,13 @@ func TestConfirmingStaysWithinItsShare(t *testing.T) {
 		l := open(t, mode, t.TempDir(), minutely, confirming)
 		l.confirmBytes = 1024 // 8 records
 		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(30 * time.Second)
 		for range 12 {
 			require.NoError(t, f.Add("acme", 1))
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			deliver(t, l, 0, sink.Delivered)
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		deliver(t, l, 0, sink.Delivered)
 		l.tidy()
 		require.Len(t, l.sealedNow(), 8)
 		require.EqualValues(t, 12, l.Books()[0].Delivered)
