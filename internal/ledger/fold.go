@@ -26,7 +26,11 @@ func (l *Ledger) tidy() {
 		sd.mu.Unlock()
 	}
 	if l.store != nil {
-		l.store.dropRetained(l.retain, 0)
+		if err := l.store.dropRetained(l.retain, 0); err != nil {
+			l.health.set("retained", fmt.Errorf("meter: retained segments can't be deleted: %w", err))
+		} else {
+			l.health.clear("retained")
+		}
 	}
 }
 

@@ -209,6 +209,9 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		return err
 	}
 	l.highWater.Store(l.totals.highWater)
+	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, time.Now().Unix()); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
 	var decisions map[decisionKey]quarantineLine
 	if l.quarantine, decisions, err = openQuarantine(l); err != nil {
 		return err
