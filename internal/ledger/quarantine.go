@@ -179,6 +179,9 @@ func (q *quarantine) append(lines []quarantineLine) error {
 func (q *quarantine) appendRaw(b []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.file == nil {
+		return ErrClosed // the directory may be another process's by now
+	}
 	if err := q.store.before("append quarantine"); err != nil {
 		return err
 	}
@@ -216,10 +219,14 @@ func (q *quarantine) reason(id, route string) string {
 
 // close releases the file.
 func (q *quarantine) close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.file == nil {
 		return nil
 	}
-	return q.file.Close()
+	err := q.file.Close()
+	q.file = nil
+	return err
 }
 
 // hold puts records of one segment and route into quarantine: first on paper,
@@ -327,7 +334,7 @@ func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outco
 	if !ok {
 		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
 	}
-	sd, block, entry, err := l.locate(route, recordID)
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
 		return err
 	}
@@ -372,10 +379,10 @@ func (sd *sealed) decide(block uint32, entry int, to state) error {
 }
 
 // locate finds the slot of a record.
-func (l *Ledger) locate(route, recordID string) (sd *sealed, block uint32, entry int, err error) {
+func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, entry int, err error) {
 	u, block, ok := parseRecordID(recordID)
 	if ok {
-		for _, sd := range l.sealedNow() {
+		for _, sd := range list {
 			if sd.head.uuid != u {
 				continue
 			}
@@ -398,7 +405,7 @@ func (sd *sealed) has(block uint32, recordID string) bool {
 	}
 	for _, b := range img.slots {
 		if b == block {
-			return recordID == "" || recordID == recordIDOf(sd, block)
+			return recordID == recordIDOf(sd, block)
 		}
 	}
 	return false
