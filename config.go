@@ -76,7 +76,7 @@ const (
 	InMemory                 = ":memory:" // as Dir: a crash loses counts
 	SyncAlways time.Duration = -1         // as Sync: group-committed before Add returns
 	SyncNever  time.Duration = -2         // as Sync: a power cut may lose counts
-	OnFlush    time.Duration = -1         // as Window: no background work
+	OnFlush    time.Duration = -1         // as Window: only Flush and Shutdown end one
 	NoWait     time.Duration = -1         // as LockWait: ErrLocked at once
 )
 

@@ -15,6 +15,7 @@ func (l *Ledger) tidy() {
 	} else {
 		l.health.clear("totals")
 	}
+	l.settleMerges()
 	l.merge()
 	l.adoptOrphans()
 	l.evictIdle()
@@ -67,7 +68,10 @@ func (l *Ledger) foldSettled() error {
 					sd.mu.Unlock()
 					return err
 				}
-				settled, folds = append(settled, sd), append(folds, f)
+				if sd.unsettled == 0 { // what was read says so, too
+					sd.folded = true
+					settled, folds = append(settled, sd), append(folds, f)
+				}
 			}
 			sd.mu.Unlock()
 		}
@@ -75,6 +79,11 @@ func (l *Ledger) foldSettled() error {
 			return nil
 		}
 		if err := l.totals.write(folds); err != nil {
+			for _, sd := range settled {
+				sd.mu.Lock()
+				sd.folded = false
+				sd.mu.Unlock()
+			}
 			return err
 		}
 		l.mu.Lock()

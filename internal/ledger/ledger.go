@@ -113,10 +113,11 @@ type Ledger struct {
 	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
 	unsaved []unsaved
 
-	tidying     sync.Mutex        // held while segments are folded or merged
-	totalsMu    sync.Mutex        // guards every series' total
-	lastAt      map[*Series]int64 // end of the window that a Last total is from; guarded by totalsMu
-	totalsMonth int32             // the month that they speak of; guarded by totalsMu
+	tidying     sync.Mutex            // held while segments are folded or merged
+	unmarked    map[*sealed][]*sealed // merged segments whose inputs' marks are not durable yet; guarded by tidying
+	totalsMu    sync.Mutex            // guards every series' total
+	lastAt      map[*Series]int64     // end of the window that a Last total is from; guarded by totalsMu
+	totalsMonth int32                 // the month that they speak of; guarded by totalsMu
 
 	rotating   semaphore     // held while segments change roles
 	spare      *segment      // the next active one, prepared; guarded by rotating
@@ -155,13 +156,14 @@ func Open(cfg Config) (*Ledger, error) {
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
 		confirmBytes: cfg.MaxDisk / 8, spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
-		features: make(map[string]*Feature), lastAt: make(map[*Series]int64),
+		features: make(map[string]*Feature), lastAt: make(map[*Series]int64), unmarked: make(map[*sealed][]*sealed),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	l.health.log = cfg.Logger
 	l.featureList.Store(new([]*Feature))
 	l.sealed.Store(new([]*sealed))
 	for i := range l.lanes {
-		l.lanes[i].busy, l.lanes[i].ready = make(map[pair]bool), make(chan struct{}, 1)
+		l.lanes[i].busy, l.lanes[i].lasts, l.lanes[i].ready = make(map[pair]bool), make(map[string]int64), make(chan struct{}, 1)
 		if most := l.routes[i].MaxQuantity; most > 0 {
 			l.maxQuantity = min(l.maxQuantity, most)
 		}
@@ -204,6 +206,11 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		if k.month >= now {
 			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
 		}
+		if k.kind == sink.Last { // settled, so attempted, unless another one was
+			for i := range l.lanes {
+				l.lanes[i].attempted(k.key, u.at-1)
+			}
+		}
 	})
 	if err != nil {
 		return err
@@ -225,7 +232,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if err := l.checkAddresses(); err != nil {
 		return err
 	}
-	return l.applyDecisions(decisions)
+	return l.applyDecisions(l.sealedNow(), decisions)
 }
 
 // checkAddresses refuses a route whose name led elsewhere when usage was counted
@@ -247,10 +254,10 @@ func (l *Ledger) checkAddresses() error {
 }
 
 // applyDecisions finishes decisions whose process died before the slot changed.
-func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error {
+func (l *Ledger) applyDecisions(list []*sealed, decisions map[decisionKey]quarantineLine) error {
 	words := map[string]state{"voided": voided, "delivered": delivered, "rejected": rejected, "pending": pending}
 	for k, line := range decisions {
-		sd, block, entry, err := l.locate(k.route, k.id)
+		sd, block, entry, err := locate(list, k.route, k.id)
 		to, ok := words[line.Settled]
 		if err != nil || !ok {
 			continue // long settled
@@ -258,7 +265,9 @@ func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error 
 		sd.mu.Lock()
 		_, err = sd.load()
 		if err == nil && sd.outcomes(block).states[entry].held() {
-			err = sd.decide(block, entry, to)
+			if err = sd.decide(block, entry, to); sd.copied && to == pending {
+				err = errors.Join(err, l.doubt(sd, block, entry))
+			}
 		}
 		sd.unload()
 		sd.mu.Unlock()
@@ -267,6 +276,22 @@ func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error 
 		}
 	}
 	return nil
+}
+
+// doubt undoes a decision to send a record again that was found beside a copy: the
+// original may have carried it out. The caller holds sd.mu.
+func (l *Ledger) doubt(sd *sealed, block uint32, entry int) error {
+	r, err := sd.record(block, entry, 0)
+	if err != nil {
+		return err
+	}
+	line := newQuarantineLine(r, sd.head.routes[entry].name)
+	line.Outcome, line.Reason = sink.InDoubt.String(), "the file is a copy, and its original may have sent this record again"
+	if err := l.quarantine.append([]quarantineLine{line}); err != nil {
+		return err
+	}
+	sd.set(block, func(o *outcomes) { o.states[entry], o.first[entry] = doubtHeld, unknownTime })
+	return sd.persist([]uint32{block}, true)
 }
 
 // begin makes the first segment and wakes every route.

@@ -2,10 +2,14 @@ package ledger
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 )
+
+// mergeBytes bounds the memory that one merge takes.
+const mergeBytes = 128 << 20
 
 // mergeAfter is how long after its end an hour is left alone, in seconds: a short
 // outage needs no merging.
@@ -29,7 +33,9 @@ func (l *Ledger) merge() {
 			}
 		}
 	}
-	l.health.clear("merge")
+	if len(l.unmarked) == 0 {
+		l.health.clear("merge")
+	}
 }
 
 // slice is what a merged segment stays within: an hour of UTC, as one process
@@ -58,11 +64,27 @@ func (l *Ledger) mergeable(route int) [][]*sealed {
 	var groups [][]*sealed
 	inOrder := func(a, b slice) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.instance, b.instance)) }
 	for _, s := range slices.SortedFunc(maps.Keys(hours), inOrder) {
-		if group := hours[s]; len(group) > 1 && len(group) <= maxInputs {
-			groups = append(groups, group)
+		for _, group := range portions(hours[s]) {
+			if len(group) > 1 {
+				groups = append(groups, group)
+			}
 		}
 	}
 	return groups
+}
+
+// portions splits segments so that each part fits into memory, and its list of
+// inputs into a head.
+func portions(all []*sealed) (parts [][]*sealed) {
+	first, bytes := 0, int64(0)
+	for i, sd := range all {
+		n := int64(sd.head.blocks) * blockSize
+		if i-first == maxInputs || i-first > 1 && bytes+n > mergeBytes {
+			parts, first, bytes = append(parts, all[first:i]), i, 0
+		}
+		bytes += n
+	}
+	return append(parts, all[first:])
 }
 
 // mergeHour merges one group. No record of the route is taken meanwhile.
@@ -144,26 +166,56 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		marked[sd] = sd.moveFresh(sd.entry[route], sums)
 		sd.mu.Unlock()
 	}
+	l.unmarked[merged] = inputs
 	l.mu.Unlock()
 	return l.settleMerge(merged, marked)
 }
 
-// settleMerge makes the marks of a merge durable and frees the merged segment.
+// settleMerge makes the marks of a merge durable and frees the merged segment. If
+// a mark can't be written that waits for settleMerges.
 func (l *Ledger) settleMerge(merged *sealed, marked map[*sealed][]uint32) error {
+	var failed error
 	for sd, blocks := range marked {
 		sd.mu.Lock()
-		err := sd.persist(blocks, true)
+		failed = errors.Join(failed, sd.persist(blocks, true))
+		sd.closeFile() // an hour has more windows than a process may have files open
 		sd.mu.Unlock()
-		if err != nil {
-			return fmt.Errorf("meter: merged counts wait until the next Open: %w", err)
+	}
+	if failed != nil {
+		return fmt.Errorf("meter: merged counts wait: %w", failed)
+	}
+	l.unpause(merged)
+	return nil
+}
+
+// settleMerges tries again what settleMerge could not finish.
+func (l *Ledger) settleMerges() {
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
+	for merged, inputs := range l.unmarked {
+		var failed error
+		for _, sd := range inputs {
+			if l.holds(sd.head.uuid) { // else it was folded: nothing of it can be sent
+				sd.mu.Lock()
+				failed = errors.Join(failed, sd.flush())
+				sd.closeFile()
+				sd.mu.Unlock()
+			}
+		}
+		if failed == nil {
+			l.unpause(merged)
 		}
 	}
+}
+
+// unpause lets a merged segment be sent. The caller holds tidying.
+func (l *Ledger) unpause(merged *sealed) {
+	delete(l.unmarked, merged)
 	merged.mu.Lock()
 	merged.paused = false
 	merged.unload()
 	merged.mu.Unlock()
 	l.wake(merged)
-	return nil
 }
 
 // eachFresh calls visit, with mu held, for every record of route that was never
@@ -186,12 +238,12 @@ func (sd *sealed) eachFresh(route int, visit func(block uint32)) error {
 
 // finishMerges marks the inputs of merged segments whose process died before it
 // could. Nothing of such a segment was ever attempted.
-func (l *Ledger) finishMerges() error {
+func (l *Ledger) finishMerges(list []*sealed) error {
 	byUUID := make(map[uuid]*sealed)
-	for _, sd := range l.sealedNow() {
+	for _, sd := range list {
 		byUUID[sd.head.uuid] = sd
 	}
-	for _, merged := range l.sealedNow() {
+	for _, merged := range list {
 		marked := make(map[*sealed][]uint32)
 		var sums map[string]int64
 		for _, u := range merged.head.inputs {

@@ -91,13 +91,17 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 		if err = disk.Sync(f); err != nil {
 			return nil, err
 		}
-		l.store.used.Add(headSize + seg.reserved)
-		seg.counted = headSize + seg.reserved
 	}
 	if l.syncPolicy != SyncNever {
-		seg.journal, err = newJournal(l, seg)
+		if seg.journal, err = newJournal(l, seg); err != nil {
+			return nil, err
+		}
 	}
-	return seg, err
+	if f != nil {
+		seg.counted = headSize + seg.reserved
+		l.store.used.Add(seg.counted)
+	}
+	return seg, nil
 }
 
 // activate stamps a prepared segment with its window and makes the stamp

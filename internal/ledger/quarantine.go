@@ -178,6 +178,9 @@ func (q *quarantine) append(lines []quarantineLine) error {
 func (q *quarantine) appendRaw(b []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.file == nil {
+		return ErrClosed // the directory may be another process's by now
+	}
 	if err := q.store.before("append quarantine"); err != nil {
 		return err
 	}
@@ -215,10 +218,14 @@ func (q *quarantine) reason(id, route string) string {
 
 // close releases the file.
 func (q *quarantine) close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.file == nil {
 		return nil
 	}
-	return q.file.Close()
+	err := q.file.Close()
+	q.file = nil
+	return err
 }
 
 // hold puts records of one segment and route into quarantine: first on paper,

@@ -124,6 +124,16 @@ func (l *Ledger) tick() int64 {
 	}
 }
 
+// raise keeps a second that is known to have been.
+func (l *Ledger) raise(second int64) {
+	for {
+		high := l.highWater.Load()
+		if second <= high || l.highWater.CompareAndSwap(high, second) {
+			return
+		}
+	}
+}
+
 func (l *Ledger) highWaterTime() time.Time {
 	l.tick()
 	return time.Unix(l.highWater.Load(), 0)
@@ -154,7 +164,7 @@ func (l *Ledger) restamp(seg *segment) {
 // exclusively runs fn while no series can be registered.
 func (l *Ledger) exclusively(fn func()) {
 	for _, f := range l.featuresNow() {
-		for _, x := range [...]*index{f.plain, f.dimensioned} {
+		for _, x := range [...]*index{f.dimensioned, f.plain} { // in the order in which Series takes them
 			for i := range x.shards {
 				x.shards[i].mu.Lock()
 				defer x.shards[i].mu.Unlock()

@@ -16,7 +16,7 @@ func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outco
 	if !ok {
 		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
 	}
-	sd, block, entry, err := l.locate(route, recordID)
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
 		return err
 	}
@@ -69,10 +69,10 @@ func (sd *sealed) decide(block uint32, entry int, to state) error {
 }
 
 // locate finds the slot of a record.
-func (l *Ledger) locate(route, recordID string) (sd *sealed, block uint32, entry int, err error) {
+func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, entry int, err error) {
 	u, block, ok := parseRecordID(recordID)
 	if ok {
-		for _, sd := range l.sealedNow() {
+		for _, sd := range list {
 			if sd.head.uuid != u {
 				continue
 			}
@@ -104,7 +104,7 @@ func (sd *sealed) has(block uint32, entry int, recordID string) bool {
 // Reopen takes a delivered record into quarantine, because its biller reports that
 // it can't bill it after all. A record that is there for that already stays so.
 func (l *Ledger) Reopen(route, recordID, reason string) error {
-	sd, block, entry, err := l.locate(route, recordID)
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (l *Ledger) Reopen(route, recordID, reason string) error {
 
 // Find returns a record that nothing was folded of yet, and its outcome.
 func (l *Ledger) Find(route, recordID string) (r sink.Record, outcome sink.Outcome, err error) {
-	sd, block, entry, err := l.locate(route, recordID)
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
 		return r, 0, err
 	}

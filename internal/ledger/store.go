@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 )
@@ -224,6 +223,12 @@ func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {
 	if err := st.room(int64(len(blocks))); err != nil {
 		return "", err
 	}
+	return st.replaceSegment(h, blocks)
+}
+
+// replaceSegment is writeSegment for a file that takes the place of another one,
+// which is deleted next: the budget has room for it already.
+func (st *store) replaceSegment(h *head, blocks []byte) (path string, err error) {
 	f, err := st.create(segmentName(h.uuid, h.generation))
 	if err != nil {
 		return "", err
@@ -290,7 +295,7 @@ func (st *store) setAside(path string) (copyPath string, err error) {
 			err = disk.Sync(f)
 		}
 		if err = errors.Join(err, f.Close(), syncDir(dir)); err != nil {
-			return "", err
+			return "", errors.Join(err, os.Remove(copyPath))
 		}
 		return copyPath, nil
 	}
