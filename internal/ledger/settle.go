@@ -128,19 +128,27 @@ func (l *Ledger) Reopen(route, recordID, reason string) error {
 	return nil
 }
 
-// Find returns a record that nothing was folded of yet, and its outcome.
-func (l *Ledger) Find(route, recordID string) (r sink.Record, outcome sink.Outcome, err error) {
+// Found is a record with where it stands.
+type Found struct {
+	sink.Record
+	Outcome sink.Outcome
+	Held    bool // in quarantine
+}
+
+// Find returns a record whose segment is not folded yet.
+func (l *Ledger) Find(route, recordID string) (Found, error) {
 	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
-		return r, 0, err
+		return Found{}, err
 	}
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	if _, err = sd.load(); err != nil {
-		return r, 0, fmt.Errorf("meter: %w", err)
+		return Found{}, fmt.Errorf("meter: %w", err)
 	}
-	r, err = sd.record(block, entry, 0)
-	return r, sd.outcomes(block).states[entry].outcome(), err
+	r, err := sd.record(block, entry, 0)
+	s := sd.outcomes(block).states[entry]
+	return Found{r, s.outcome(), s.held()}, err
 }
 
 // Doubt is a quarantined record of which nobody knows whether it was recorded.
