@@ -68,7 +68,7 @@ func TestPricePerUnit(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t)
 	product := c.AddProduct(stripetest.Product{}).ID
-	made := c.create("/v1/prices", "product", product, "currency", "EUR", "unit_amount_decimal", "0.50", "lookup_key", "calls",
+	made := c.create("/v1/prices", "product", product, "currency", "EUR", "unit_amount_decimal", "00.50", "lookup_key", "calls",
 		"recurring[interval]", "month", "recurring[usage_type]", "metered", "recurring[aggregate_usage]", "max", "metadata[skm]", "{}")
 	require.Equal(t, "eur", made["currency"])
 	require.Nil(t, made["unit_amount"])
@@ -121,6 +121,10 @@ func TestPriceRefusals(t *testing.T) {
 		"Invalid recurring[interval]: must be one of month": {"recurring[interval]": "hour"},
 		"Invalid recurring[usage_type]":                     {"recurring[usage_type]": "counted"},
 		"Invalid recurring[aggregate_usage]":                {"recurring[aggregate_usage]": "avg"},
+		"at most three years":                               {"recurring[interval_count]": "37"},
+		"Invalid decimal: 1e9":                              {"unit_amount": "", "unit_amount_decimal": "1e9"},
+		"between 0 and 999999999999":                        {"unit_amount": "-1"},
+		"between 0 and 99999999999":                         {"unit_amount": "1000000000000"},
 		"Invalid integer: 1.5":                              {"unit_amount": "1.5"},
 		"Invalid decimal: x":                                {"unit_amount": "", "unit_amount_decimal": "x"},
 		"You may only specify one":                          {"unit_amount_decimal": "1"},

@@ -27,6 +27,7 @@ func FuzzRequest(f *testing.F) {
 		{"GET", "/v1/subscriptions/sub_1", "expand[]=customer&expand[]=items.data.price.product"},
 		{"GET", "/v1/billing/meters/mtr_1/event_summaries", "customer=cus_1&start_time=0&end_time=3600&value_grouping_window=hour"},
 		{"POST", "/v1/prices", "product=prod_1&currency=usd&recurring[interval]=month&tiers[0][up_to]=inf&tiers[0][unit_amount_decimal]=1e9&tiers_mode=volume&billing_scheme=tiered"},
+		{"POST", "/v1/prices", "product=prod_1&currency=usd&recurring[interval]=month&unit_amount=%2b5"},
 		{"POST", "/v1/subscriptions", "customer=cus_1&items[0][price]=price_1&expand[]=customer"},
 		{"POST", "/v1/subscription_items/si_1/usage_records", "quantity=1&timestamp=now&action=set"},
 		{"POST", "/v1/billing/meters", "event_name=x&display_name=x&default_aggregation[formula]=sum"},

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math/big"
 	"slices"
 	"strconv"
 	"time"
@@ -91,11 +90,20 @@ func (p Price) check() {
 	must("Price.Aggregate", p.Aggregate, "", "sum", "max", "last_during_period", "last_ever")
 	must("Price.Interval", p.Interval, "day", "week", "month", "year")
 	must("Price.TiersMode", p.TiersMode, "", "graduated", "volume")
+	if !p.shortEnough() {
+		panic("stripetest: a price's interval is at most three years")
+	}
 	for _, decimal := range append(amountsOf(p.Tiers), p.UnitAmount) {
-		if _, valid := new(big.Rat).SetString(cmp.Or(decimal, "0")); !valid {
+		if decimal != "" && !decimalShape.MatchString(decimal) {
 			panic(fmt.Sprintf("stripetest: amount %q of a price is no decimal number", decimal))
 		}
 	}
+}
+
+// shortEnough tells whether the interval is one that Stripe takes.
+func (p Price) shortEnough() bool {
+	most := map[string]int64{"day": 1095, "week": 156, "month": 36, "year": 3}[p.Interval]
+	return p.IntervalCount >= 1 && p.IntervalCount <= most
 }
 
 func amountsOf(tiers []Tier) (all []string) {

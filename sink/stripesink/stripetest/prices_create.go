@@ -37,6 +37,8 @@ func readPrice(r *request) Price {
 	r.each("tiers", func(tier string) { p.Tiers = append(p.Tiers, readTier(r, tier)) })
 	tiered := r.oneOf("billing_scheme", "per_unit", "tiered") == "tiered"
 	switch {
+	case !p.shortEnough():
+		r.invalid("recurring[interval_count]", "", "The interval must be at most three years.")
 	case p.UsageType != "metered" && (p.Aggregate != "" || p.Meter != ""):
 		r.invalid("recurring", "", "aggregate_usage and meter are for prices of usage_type metered.")
 	case p.Aggregate != "" && p.Meter != "":
