@@ -44,6 +44,13 @@ type Config struct {
 	// retry. nil: a client of the sink's own, with HTTP/1.1, TLS 1.2 or later, and
 	// the proxy of the environment.
 	HTTPClient *http.Client
+
+	// SoleWriter says that nothing but this one meter, with its one directory, sends
+	// events for these customers and meters: no second process, no script, nobody by
+	// hand. Only then can [Sink.Verify] tell a record by what Stripe has counted. If
+	// it is not true, Verify may bill a record twice, or never. false: Verify leaves
+	// every record in doubt.
+	SoleWriter bool
 }
 
 // Meter names a Stripe billing meter. Only EventName is required.
