@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
@@ -66,32 +65,18 @@ func (s *Sink) listMeters(ctx context.Context) (map[string]*stripe.BillingMeter,
 	return nil, fmt.Errorf("stripesink: the account lists more than %d billing meters: not all were checked", maxPages*100)
 }
 
-func (s *Sink) listPage(ctx context.Context, after string) (*stripe.BillingMeterList, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	ctx, exchange := stripeapi.Watch(ctx)
-	params := &stripe.BillingMeterListParams{}
-	params.Context, params.Single, params.Limit = ctx, true, stripe.Int64(100)
-	if after != "" {
-		params.StartingAfter = stripe.String(after)
-	}
-	list := s.meters.List(params)
-	a := answer{Exchange: exchange, err: list.Err(), key: s.cfg.Key}
-	if a.err == nil && a.Status == http.StatusOK {
-		return list.BillingMeterList(), nil
-	}
-	what := a.text()
-	if e, ok := errors.AsType[*stripe.Error](a.err); ok {
-		what = a.quote(e)
-	}
-	err := fmt.Errorf("stripesink: listing the billing meters: %s", what)
-	if a.Status != 0 {
-		err = fmt.Errorf("%w (status %d)", err, a.Status)
-	}
-	if a.Status == http.StatusForbidden {
-		err = fmt.Errorf("%w; a restricted key needs read access to billing meters", err)
-	}
-	return nil, pause(err, a.retryAfter())
+func (s *Sink) listPage(ctx context.Context, after string) (page *stripe.BillingMeterList, err error) {
+	err = s.getList(ctx, "listing the billing meters", "read access to billing meters", func(ctx context.Context) error {
+		params := &stripe.BillingMeterListParams{}
+		params.Context, params.Single, params.Limit = ctx, true, stripe.Int64(100)
+		if after != "" {
+			params.StartingAfter = stripe.String(after)
+		}
+		list := s.meters.List(params)
+		page = list.BillingMeterList()
+		return list.Err()
+	})
+	return page, err
 }
 
 // prepare checks the meter of one feature.

@@ -47,21 +47,28 @@ import (
 	"maps"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76/billing/meter"
 	"github.com/stripe/stripe-go/v76/billing/meterevent"
+	"github.com/stripe/stripe-go/v76/billing/metereventadjustment"
+	"github.com/stripe/stripe-go/v76/billing/metereventsummary"
 )
 
 // Sink delivers records to Stripe's billing meters. Create it with [New].
 //
 // Concurrency: safe.
 type Sink struct {
-	cfg    Config
-	faults error
-	api    *stripeapi.API
-	events meterevent.Client
-	meters meter.Client
+	cfg         Config
+	faults      error
+	api         *stripeapi.API
+	events      meterevent.Client
+	adjustments metereventadjustment.Client
+	meters      meter.Client
+	summaries   metereventsummary.Client
+	known       catalog
+	absent      *lru.Cache[string, time.Time] // record ID, and when Stripe's meter first was without it
 }
 
 var (
@@ -71,6 +78,9 @@ var (
 	_ sink.Preparer  = (*Sink)(nil)
 	_ sink.Combiner  = (*Sink)(nil)
 	_ sink.Addressed = (*Sink)(nil)
+	_ sink.Reader    = (*Sink)(nil)
+	_ sink.Verifier  = (*Sink)(nil)
+	_ sink.Voider    = (*Sink)(nil)
 )
 
 // New returns a sink for cfg, which it copies. It does no input or output and
@@ -83,7 +93,10 @@ func New(cfg Config) *Sink {
 	}
 	s.api = stripeapi.New(cfg.BaseURL, cfg.HTTPClient)
 	s.events = meterevent.Client{B: s.api.Backend, Key: cfg.Key}
+	s.adjustments = metereventadjustment.Client{B: s.api.Backend, Key: cfg.Key}
 	s.meters = meter.Client{B: s.api.Backend, Key: cfg.Key}
+	s.summaries = metereventsummary.Client{B: s.api.Backend, Key: cfg.Key}
+	s.absent, _ = lru.New[string, time.Time](maxAbsent) // fails for sizes below 1 only
 	return s
 }
 
