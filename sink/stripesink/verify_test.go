@@ -118,8 +118,8 @@ func TestVerifyDoubtsWhatProvesNothing(t *testing.T) {
 	for name, test := range tests {
 		inBubble(t, name, func(t *testing.T) {
 			a := newAccount(t, test.config, test.meters...)
-			r := lately(1, 7)
-			time.Sleep(3 * time.Minute)
+			r := lately(100, 7)
+			time.Sleep(103 * time.Minute)
 			a.recorded(t, r)
 			if test.record != nil {
 				test.record(&r)
@@ -204,6 +204,9 @@ func TestVerifyBillsOnce(t *testing.T) {
 				r.Start, r.End = at, at.Add(width)
 				if random.IntN(5) > 0 { // else the next is of the same window, but for its dimensions
 					at = r.End
+				}
+				if random.IntN(2) == 0 {
+					at = at.Add(time.Minute - 1).Truncate(time.Minute)
 				}
 				records = append(records, r)
 			}
