@@ -194,7 +194,7 @@ func TestVerifyBillsOnce(t *testing.T) {
 			a.SummaryLag = time.Duration(random.IntN(20)) * time.Hour
 			var records []sink.Record
 			var at time.Time
-			for n := range 30 {
+			for n := range 100 {
 				r := lately(0, random.Int64N(100)+1)
 				if n == 0 {
 					at = r.Start
@@ -210,7 +210,7 @@ func TestVerifyBillsOnce(t *testing.T) {
 				}
 				records = append(records, r)
 			}
-			time.Sleep(3 * time.Hour)
+			time.Sleep(10 * time.Hour)
 			var want int64
 			recorded := map[string]bool{}
 			for _, r := range records {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -114,6 +115,39 @@ func TestWebhookReopens(t *testing.T) {
 	require.Equal(t, []string{"01-record-0" + reason, "01-record-1" + reason}, d.reopened)
 	require.Contains(t, d.log.String(), "errors=2 named=2")
 	require.NotContains(t, d.log.String(), "Reconcile")
+}
+
+// From an event that Stripe takes and can't bill to the record's reopening.
+func TestWebhookOfWhatStripeReports(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, func(c *stripesink.Config) { c.Meters["export"] = stripesink.Meter{EventName: "none"} })
+		var reopened []string
+		h := a.sink.Webhook(stripesink.WebhookConfig{
+			Secrets: []string{secret}, Logger: slog.New(slog.DiscardHandler),
+			Reopen: func(_ context.Context, id, reason string) error {
+				reopened = append(reopened, id+": "+reason)
+				return nil
+			},
+		})
+		time.Sleep(time.Hour)
+		a.recorded(t, lately(0, 1), of(lately(1, 1), "cus_gone", feature), of(lately(2, 1), customer, "export"))
+		time.Sleep(time.Minute)
+		for range 2 { // at least once, says Stripe
+			deliveries := a.Webhook(secret)
+			require.Len(t, deliveries, 2)
+			for _, d := range deliveries {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, d.Request("https://vendor.example/stripe"))
+				require.Equal(t, http.StatusOK, w.Code)
+			}
+		}
+		slices.Sort(reopened)
+		require.Equal(t, []string{
+			"01-lately-1-cus-gone-tax-report: Stripe could not bill it (meter_event_customer_not_found): Customer cus_gone not found.",
+			"01-lately-2-cus-1-export: Stripe could not bill it (no_meter): No meter was found matching event_name none.",
+		}, reopened)
+	})
 }
 
 func TestWebhookSaysWhenErrorsAreNotNamed(t *testing.T) {
