@@ -86,17 +86,18 @@ func TestReconcile(t *testing.T) {
 
 		// Who can't be asked for.
 		b.add(sink.Delivered, of(lately(0, 8), "acme", feature))
-		b.add(sink.Pending, of(lately(0, 9), customer, "print"))
+		b.add(sink.Pending, of(lately(0, 9), customer, "print"), of(lately(0, 5), customer, "scan"))
 
 		got, err := a.sink.Reconcile(t.Context(), b.all(), midnight, midnight.Add(time.Hour))
 		require.NoError(t, err)
 		require.Equal(t, midnight, got.Start)
 		require.Equal(t, midnight.Add(time.Hour), got.End)
-		require.Len(t, got.Lines, 6)
+		require.Len(t, got.Lines, 7)
 		for i, want := range []stripesink.ReconcileLine{
 			{Feature: "export", Subject: "cus_2", Delivered: 500, Voided: 50, Billed: 150, Difference: -350},
 			{Feature: "export, import", Subject: customer, Delivered: 30, Billed: 30},
 			{Feature: "print", Subject: customer, Open: 9},
+			{Feature: "scan", Subject: customer, Open: 5},
 			{Feature: feature, Subject: "acme", Delivered: 8},
 			{Feature: feature, Subject: customer, Delivered: 7, Billed: 7},
 			{Feature: feature, Subject: "cus_2", Open: 16000, Billed: 1000, Difference: 1000},
@@ -106,8 +107,9 @@ func TestReconcile(t *testing.T) {
 			require.Equal(t, want, line)
 		}
 		require.ErrorContains(t, got.Lines[2].Err, `no Stripe meter for feature "print"`)
-		require.ErrorContains(t, got.Lines[3].Err, `subject "acme"`)
-		require.Equal(t, []stripesink.ReconcileLine{got.Lines[0], got.Lines[2], got.Lines[3], got.Lines[5]}, got.Differences())
+		require.ErrorContains(t, got.Lines[3].Err, `no Stripe meter for feature "scan"`)
+		require.ErrorContains(t, got.Lines[4].Err, `subject "acme"`)
+		require.Equal(t, slices.Concat(got.Lines[:1], got.Lines[2:5], got.Lines[6:]), got.Differences())
 		require.Equal(t, 4, a.RequestsTo("GET /v1/billing/meters/{id}/event_summaries"))
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,11 +117,15 @@ func TestUsageAgainstOddSummaries(t *testing.T) {
 		"too much":         {body: list(false, part("9007199254740994")), says: "too large", requests: 1},
 		"endless":          {body: list(true, part("1")), says: "more than 5000 summaries", requests: 50},
 		"no list":          {body: `{}`, says: "no list", requests: 1},
+		"data alone":       {body: `{"data":[]}`, says: "no list", requests: 1},
 		"no data":          {body: `{"object":"list"}`, says: "no list", requests: 1},
 		"null":             {body: list(false, "null"), says: "another meter or time", requests: 1},
-		"another meter":    {body: list(false, `{"meter":"mtr_2"}`), says: "another meter or time", requests: 1},
-		"another time": {
+		"another meter":    {body: list(false, strings.Replace(part("7"), "mtr_1", "mtr_2", 1)), says: "another meter or time", requests: 1},
+		"from before": {
 			body: list(false, fmt.Sprintf(`{"meter":"mtr_1","start_time":%d,"end_time":%d}`, from-60, to)), says: "another meter or time", requests: 1,
+		},
+		"until after": {
+			body: list(false, fmt.Sprintf(`{"meter":"mtr_1","start_time":%d,"end_time":%d}`, from, to+60)), says: "another meter or time", requests: 1,
 		},
 	}
 	for name, test := range tests {
