@@ -74,7 +74,7 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	ctx, exchange := stripeapi.Watch(ctx)
 	params.Context, params.IdempotencyKey = ctx, idempotencyKey(r)
 	event, err := s.events.New(params)
-	a := answer{Exchange: exchange, err: err, id: r.ID, key: s.cfg.Key}
+	a := answer{Exchange: exchange, err: err, made: meterEvent, at: timestamp(r), id: r.ID, key: s.cfg.Key}
 	if event != nil {
 		a.object = event.Object
 	}

@@ -10,9 +10,6 @@ import (
 	"github.com/stripe/stripe-go/v76"
 )
 
-// maxPages bounds the list of meters, 100 to a page.
-const maxPages = 50
-
 // Prepare asks Stripe for its billing meters and checks the one of each feature:
 // that it exists, is active, adds up values, has no time window within which the
 // last event wins, and finds customer and value under the configured keys.
