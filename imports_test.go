@@ -40,12 +40,13 @@ var layers = map[string]layer{
 		others: []string{lru, otel, metrics, traces, xrate},
 	},
 
-	"sink/stripesink":     {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
-	"sink/cryptolenssink": {ours: []string{"internal/cryptolens", "license", "sink"}},
-	"sink/httpsink":       {ours: []string{"sink"}},
-	"sink/filesink":       {ours: []string{"sink"}, others: []string{xsys}},
-	"sink/memsink":        {ours: []string{"sink"}},
-	"sink/sinktest":       {ours: []string{"sink"}},
+	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
+	"sink/stripesink/stripetest": {},
+	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "sink"}},
+	"sink/httpsink":              {ours: []string{"sink"}},
+	"sink/filesink":              {ours: []string{"sink"}, others: []string{xsys}},
+	"sink/memsink":               {ours: []string{"sink"}},
+	"sink/sinktest":              {ours: []string{"sink"}},
 
 	"cache":              {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
 	"license/cryptolens": {ours: []string{"internal/cryptolens", "license"}},
@@ -64,7 +65,7 @@ var layers = map[string]layer{
 }
 
 // testOnly are packages that only tests import.
-var testOnly = []string{"internal/chaos", "internal/stripefake"}
+var testOnly = []string{"internal/chaos"}
 
 type goPackage struct {
 	ImportPath string

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/inprocess/meter/internal/stripefake"
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/stripesink"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -34,20 +34,20 @@ func record(n int, quantity int64) sink.Record {
 
 // bench is a fake Stripe on a clock of its own, and a sink that leads to it.
 type bench struct {
-	*stripefake.Server
+	*stripetest.Server
 	sink  *stripesink.Sink
 	clock atomic.Int64 // unix nanoseconds
 }
 
 func (b *bench) setClock(at time.Time) { b.clock.Store(at.UnixNano()) }
 
-func newBench(t *testing.T, meters ...stripefake.Meter) *bench {
+func newBench(t *testing.T, meters ...stripetest.Meter) *bench {
 	t.Helper()
 	if meters == nil {
-		meters = []stripefake.Meter{{EventName: event}}
+		meters = []stripetest.Meter{{EventName: event}}
 	}
-	b := &bench{Server: stripefake.New(meters...)}
-	b.Key = testKey
+	b := &bench{Server: stripetest.New(meters...)}
+	b.Key, b.AnyCustomer = testKey, true
 	b.Now = func() time.Time { return time.Unix(0, b.clock.Load()) }
 	b.setClock(start.Add(time.Hour))
 	client, stop := b.Pipe()
@@ -61,7 +61,7 @@ func newSink(client *http.Client) *stripesink.Sink {
 	return stripesink.New(stripesink.Config{
 		Key:        testKey,
 		Meters:     map[string]stripesink.Meter{feature: {EventName: event}},
-		BaseURL:    stripefake.URL,
+		BaseURL:    stripetest.URL,
 		HTTPClient: client,
 	})
 }

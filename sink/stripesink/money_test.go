@@ -10,29 +10,29 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/inprocess/meter/internal/stripefake"
 	"github.com/inprocess/meter/sink"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
 
 // everyFault is each way to fail on either side of the record being made. Stripe
 // throttles before it works on a request, and nobody but Stripe answers 200.
-var everyFault = []stripefake.Fault{
-	{Answer: stripefake.Drop},
-	{Answer: stripefake.Drop, Applied: true},
-	{Answer: stripefake.Error500},
-	{Answer: stripefake.Error500, Applied: true},
-	{Answer: stripefake.HTML502},
-	{Answer: stripefake.HTML502, Applied: true},
-	{Answer: stripefake.Throttled},
-	{Answer: stripefake.Throttled, RetryAfter: 7},
-	{Answer: stripefake.Truncated},
-	{Answer: stripefake.Truncated, Applied: true},
-	{Answer: stripefake.Redirect},
-	{Answer: stripefake.Redirect, Applied: true},
-	{Answer: stripefake.Garbled, Applied: true},
-	{Answer: stripefake.Hang},
-	{Answer: stripefake.Hang, Applied: true},
+var everyFault = []stripetest.Fault{
+	{Answer: stripetest.Drop},
+	{Answer: stripetest.Drop, Applied: true},
+	{Answer: stripetest.Error500},
+	{Answer: stripetest.Error500, Applied: true},
+	{Answer: stripetest.HTML502},
+	{Answer: stripetest.HTML502, Applied: true},
+	{Answer: stripetest.Throttled},
+	{Answer: stripetest.Throttled, RetryAfter: 7},
+	{Answer: stripetest.Truncated},
+	{Answer: stripetest.Truncated, Applied: true},
+	{Answer: stripetest.Redirect},
+	{Answer: stripetest.Redirect, Applied: true},
+	{Answer: stripetest.Garbled, Applied: true},
+	{Answer: stripetest.Hang},
+	{Answer: stripetest.Hang, Applied: true},
 }
 
 // inBubble runs test on a fake clock, where a hanging Stripe costs no time.
@@ -49,8 +49,8 @@ func TestEveryFaultBillsOnce(t *testing.T) {
 		for times := 1; times <= 3; times++ {
 			inBubble(t, fmt.Sprintf("%v x%d", fault, times), func(t *testing.T) {
 				b := newBench(t)
-				b.Script(stripefake.Fault{}) // the first record passes, the fault meets the second
-				b.Script(slices.Repeat([]stripefake.Fault{fault}, times)...)
+				b.Script(stripetest.Fault{}) // the first record passes, the fault meets the second
+				b.Script(slices.Repeat([]stripetest.Fault{fault}, times)...)
 				outcomes := b.deliverAll(t.Context(), t, []sink.Record{record(0, 1), record(1, 10), record(2, 100)})
 
 				require.Equal(t, slices.Repeat([]sink.Outcome{sink.Delivered}, 3), outcomes)
@@ -75,7 +75,7 @@ func TestRandomFaultsBillOnce(t *testing.T) {
 				records, want = append(records, record(n, q)), want+q
 			}
 			for range 40 {
-				var fault stripefake.Fault
+				var fault stripetest.Fault
 				if random.IntN(2) == 0 {
 					fault = everyFault[random.IntN(len(everyFault))]
 				}
@@ -110,7 +110,7 @@ func TestContextEndsBetweenRecords(t *testing.T) {
 		b := newBench(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		b.Script(stripefake.Fault{}, stripefake.Fault{Answer: stripefake.Hang, Applied: true})
+		b.Script(stripetest.Fault{}, stripetest.Fault{Answer: stripetest.Hang, Applied: true})
 		done := make(chan error)
 		go func() { done <- b.sink.Deliver(ctx, []sink.Record{record(0, 1), record(1, 10), record(2, 100)}) }()
 		synctest.Wait() // until Stripe hangs
@@ -126,7 +126,7 @@ func TestContextEndsBetweenRecords(t *testing.T) {
 func TestOutageStopsTheBatch(t *testing.T) {
 	t.Parallel()
 	for _, fault := range everyFault {
-		if fault.Answer == stripefake.Garbled {
+		if fault.Answer == stripetest.Garbled {
 			continue // a 200: no trouble
 		}
 		inBubble(t, fault.String(), func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestOutageStopsTheBatch(t *testing.T) {
 func TestOutageWithinTheBatch(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.Script(stripefake.Fault{}, stripefake.Fault{Answer: stripefake.Throttled, RetryAfter: 7})
+	b.Script(stripetest.Fault{}, stripetest.Fault{Answer: stripetest.Throttled, RetryAfter: 7})
 	err := b.sink.Deliver(t.Context(), []sink.Record{record(0, 1), record(1, 1), record(2, 1)})
 	require.Equal(t, []sink.Outcome{sink.Delivered, sink.Pending, sink.Pending}, judge(err, 3))
 	batch, ok := errors.AsType[*sink.BatchError](err)

@@ -8,37 +8,44 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/inprocess/meter/internal/stripefake"
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/stripesink"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
 
 func TestPrepare(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		meters []stripefake.Meter
+		meters []stripetest.Meter
 		kind   sink.Kind
 		says   []string // none: fit
 	}{
-		"fit":     {meters: []stripefake.Meter{{EventName: event}}},
-		"missing": {meters: []stripefake.Meter{{EventName: "other"}}, says: []string{"there is none of this event name", `Config.Meters["tax-report"].EventName`}},
+		"fit":     {meters: []stripetest.Meter{{EventName: event}}},
+		"missing": {meters: []stripetest.Meter{{EventName: "other"}}, says: []string{"there is none of this event name", `Config.Meters["tax-report"].EventName`}},
 		"archived": {
-			meters: []stripefake.Meter{{EventName: event, Status: "inactive"}},
+			meters: []stripetest.Meter{{EventName: event, Status: "inactive"}},
 			says:   []string{"it is inactive: reactivate it"},
 		},
-		"archived beside active": {meters: []stripefake.Meter{{EventName: event}, {EventName: event, Status: "inactive"}}},
-		"active beside archived": {meters: []stripefake.Meter{{EventName: event, Status: "inactive"}, {EventName: event}}},
-		"count":                  {meters: []stripefake.Meter{{EventName: event, Formula: "count"}}, says: []string{`its formula is "count"`}},
-		"last":                   {meters: []stripefake.Meter{{EventName: event, Formula: "last"}}, says: []string{`its formula is "last"`}},
-		"hourly":                 {meters: []stripefake.Meter{{EventName: event, TimeWindow: "hour"}}, says: []string{"only the last event of each hour"}},
+		"archived beside active": {meters: []stripetest.Meter{{EventName: event}, {EventName: event, Status: "inactive"}}},
+		"active beside archived": {meters: []stripetest.Meter{{EventName: event, Status: "inactive"}, {EventName: event}}},
+		"count":                  {meters: []stripetest.Meter{{EventName: event, Formula: "count"}}, says: []string{`its formula is "count"`}},
+		"last":                   {meters: []stripetest.Meter{{EventName: event, Formula: "last"}}, says: []string{`its formula is "last"`}},
+		"hourly":                 {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour"}}, says: []string{"only the last event of each hour"}},
+		"level":                  {meters: []stripetest.Meter{{EventName: event, Formula: "last"}}, kind: sink.Last},
+		"level by the hour":      {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour"}}, kind: sink.Last},
+		"level by the day":       {meters: []stripetest.Meter{{EventName: event, TimeWindow: "day"}}, kind: sink.Last},
+		"level of the last hour": {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour", Formula: "last"}}, kind: sink.Last},
+		"level that adds up":     {meters: []stripetest.Meter{{EventName: event}}, kind: sink.Last, says: []string{"the levels of all windows would add up"}},
+		"level that is counted":  {meters: []stripetest.Meter{{EventName: event, Formula: "count"}}, kind: sink.Last, says: []string{"takes no notice of levels"}},
+		"counted by the hour":    {meters: []stripetest.Meter{{EventName: event, Formula: "count", TimeWindow: "hour"}}, kind: sink.Last, says: []string{"takes no notice of levels"}},
 		"other keys": {
-			meters: []stripefake.Meter{{EventName: event, CustomerKey: "who", ValueKey: "n"}},
+			meters: []stripetest.Meter{{EventName: event, CustomerKey: "who", ValueKey: "n"}},
 			says:   []string{`customer under "who", not "stripe_customer_id"`, `value under "n", not "value"`},
 		},
-		"max": {meters: []stripefake.Meter{{EventName: event}}, kind: sink.Max, says: []string{"can't bill kind max"}},
+		"max": {meters: []stripetest.Meter{{EventName: event}}, kind: sink.Max, says: []string{"can't bill kind max"}},
 		"all at once": {
-			meters: []stripefake.Meter{{EventName: event, Formula: "count", Status: "inactive", TimeWindow: "day"}},
+			meters: []stripetest.Meter{{EventName: event, Formula: "count", Status: "inactive", TimeWindow: "day"}},
 			says:   []string{"inactive", "count", "each day"},
 		},
 	}
@@ -68,16 +75,16 @@ func TestPrepareNamesTheFeatureAtFault(t *testing.T) {
 	require.Len(t, batch.Errs, 3)
 	require.ErrorContains(t, batch.Errs[0], `no Stripe meter for feature "export"`)
 	require.NoError(t, batch.Errs[1])
-	require.ErrorContains(t, batch.Errs[2], "kind last")
+	require.ErrorContains(t, batch.Errs[2], "would add up")
 }
 
 func TestPrepareReadsAllPages(t *testing.T) {
 	t.Parallel()
-	var meters []stripefake.Meter
+	var meters []stripetest.Meter
 	for i := range 250 {
-		meters = append(meters, stripefake.Meter{EventName: fmt.Sprintf("other %d", i)})
+		meters = append(meters, stripetest.Meter{EventName: fmt.Sprintf("other %d", i)})
 	}
-	b := newBench(t, append(meters, stripefake.Meter{EventName: event})...)
+	b := newBench(t, append(meters, stripetest.Meter{EventName: event})...)
 	require.NoError(t, b.sink.Prepare(t.Context(), []sink.Feature{{Name: feature}}))
 	require.Equal(t, 3, b.Requests())
 }
@@ -85,22 +92,22 @@ func TestPrepareReadsAllPages(t *testing.T) {
 // A list that fails on its second page must not pass for an account without the meter.
 func TestPrepareFailsWithTheList(t *testing.T) {
 	t.Parallel()
-	var meters []stripefake.Meter
+	var meters []stripetest.Meter
 	for i := range 150 {
-		meters = append(meters, stripefake.Meter{EventName: fmt.Sprintf("other %d", i)})
+		meters = append(meters, stripetest.Meter{EventName: fmt.Sprintf("other %d", i)})
 	}
-	for _, fault := range []stripefake.Fault{
-		{Answer: stripefake.Error500},
-		{Answer: stripefake.HTML502, RetryAfter: 9},
-		{Answer: stripefake.Throttled, RetryAfter: 9},
-		{Answer: stripefake.Truncated},
-		{Answer: stripefake.Redirect},
-		{Answer: stripefake.Garbled},
+	for _, fault := range []stripetest.Fault{
+		{Answer: stripetest.Error500},
+		{Answer: stripetest.HTML502, RetryAfter: 9},
+		{Answer: stripetest.Throttled, RetryAfter: 9},
+		{Answer: stripetest.Truncated},
+		{Answer: stripetest.Redirect},
+		{Answer: stripetest.Garbled},
 	} {
 		t.Run(fault.String(), func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, meters...)
-			b.Script(stripefake.Fault{}, fault)
+			b.Script(stripetest.Fault{}, fault)
 			err := b.sink.Prepare(t.Context(), []sink.Feature{{Name: feature}})
 			require.ErrorContains(t, err, "listing the billing meters")
 			require.NotContains(t, err.Error(), "none of this event name")
@@ -157,7 +164,7 @@ func TestPrepareEndsWithItsContext(t *testing.T) {
 func TestPrepareFailsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.Script(stripefake.Fault{Answer: stripefake.Drop}, stripefake.Fault{Answer: stripefake.Drop})
+	b.Script(stripetest.Fault{Answer: stripetest.Drop}, stripetest.Fault{Answer: stripetest.Drop})
 	err := b.sink.Prepare(t.Context(), []sink.Feature{{Name: feature}})
 	require.ErrorContains(t, err, "listing the billing meters")
 }

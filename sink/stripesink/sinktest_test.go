@@ -6,36 +6,37 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/inprocess/meter/internal/stripefake"
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/sinktest"
 	"github.com/inprocess/meter/sink/stripesink"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	fake, overlaps := stripefake.New(), 0 // the fake is that of the last New
+	fake, overlaps := stripetest.New(), 0 // the fake is that of the last New
 	connect := func(t testing.TB) sink.Sink {
 		client, stop := fake.Pipe()
 		t.Cleanup(stop)
 		return stripesink.New(stripesink.Config{
 			Key:        testKey,
 			Meters:     map[string]stripesink.Meter{feature: {EventName: event}},
-			BaseURL:    stripefake.URL,
+			BaseURL:    stripetest.URL,
 			HTTPClient: client,
 		})
 	}
-	faulty := func(answer stripefake.Answer) func(testing.TB) sink.Sink {
+	faulty := func(answer stripetest.Answer) func(testing.TB) sink.Sink {
 		return func(t testing.TB) sink.Sink {
-			fake.Script(stripefake.Fault{Answer: answer, Applied: true})
+			fake.Script(stripetest.Fault{Answer: answer, Applied: true})
 			return connect(t)
 		}
 	}
 	sinktest.Run(t, sinktest.Harness{
 		New: func(t testing.TB) sink.Sink {
 			overlaps += fake.Overlaps()
-			fake = stripefake.New(stripefake.Meter{EventName: event})
+			fake = stripetest.New(stripetest.Meter{EventName: event})
+			fake.AnyCustomer = true
 			return connect(t)
 		},
 		Total:   func(_ testing.TB, _, subject string) int64 { return fake.Total(subject, event) },
@@ -59,8 +60,8 @@ func TestConformance(t *testing.T) {
 			stop()
 			return newSink(client)
 		},
-		LostReply: faulty(stripefake.Drop),
-		Stalled:   faulty(stripefake.Hang),
+		LostReply: faulty(stripetest.Drop),
+		Stalled:   faulty(stripetest.Hang),
 	})
 	require.Zero(t, overlaps+fake.Overlaps())
 }

@@ -1,4 +1,4 @@
-package stripefake_test
+package stripetest_test
 
 import (
 	"io"
@@ -11,21 +11,22 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/inprocess/meter/internal/stripefake"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
 
 // caller speaks to a fake as a client without any care.
 type caller struct {
 	t *testing.T
-	*stripefake.Server
+	*stripetest.Server
 	client *http.Client
 	clock  atomic.Int64
 }
 
 func newCaller(t *testing.T) *caller {
 	t.Helper()
-	c := &caller{t: t, Server: stripefake.New(stripefake.Meter{EventName: "calls"})}
+	c := &caller{t: t, Server: stripetest.New(stripetest.Meter{EventName: "calls"})}
+	c.AnyCustomer = true
 	c.clock.Store(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).UnixNano())
 	c.Now = func() time.Time { return time.Unix(0, c.clock.Load()) }
 	client, stop := c.Pipe()
@@ -45,7 +46,7 @@ func (c *caller) post(key, identifier string, change ...string) (status int, bod
 		form.Set(change[i], change[i+1])
 	}
 	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPost,
-		stripefake.URL+"/v1/billing/meter_events", io.NopCloser(strings.NewReader(form.Encode()))) // not rewindable
+		stripetest.URL+"/v1/billing/meter_events", io.NopCloser(strings.NewReader(form.Encode()))) // not rewindable
 	require.NoError(c.t, err)
 	req.Header.Set("Authorization", "Bearer sk_test_1")
 	if key != "" {
@@ -113,7 +114,7 @@ func TestErrorIsReplayedAllDay(t *testing.T) {
 	t.Parallel()
 	for applied, total := range map[bool]int64{false: 0, true: 5} {
 		c := newCaller(t)
-		c.Script(stripefake.Fault{Answer: stripefake.Error500, Applied: applied})
+		c.Script(stripetest.Fault{Answer: stripetest.Error500, Applied: applied})
 		for range 3 {
 			status, _, _ := c.post("k", "a")
 			require.Equal(t, 500, status)
@@ -127,21 +128,21 @@ func TestErrorIsReplayedAllDay(t *testing.T) {
 
 func TestFaultsStrikeBeforeAndAfter(t *testing.T) {
 	t.Parallel()
-	tests := map[stripefake.Answer]int{ // and the status that the client sees
-		stripefake.Drop: 0, stripefake.HTML502: 502, stripefake.Truncated: 200, stripefake.Redirect: 307, stripefake.Garbled: 200,
+	tests := map[stripetest.Answer]int{ // and the status that the client sees
+		stripetest.Drop: 0, stripetest.HTML502: 502, stripetest.Truncated: 200, stripetest.Redirect: 307, stripetest.Garbled: 200,
 	}
 	for answer, want := range tests {
 		for applied, total := range map[bool]int64{false: 0, true: 5} {
 			c := newCaller(t)
 			c.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-			c.Script(stripefake.Fault{Answer: answer, Applied: applied, RetryAfter: 3})
+			c.Script(stripetest.Fault{Answer: answer, Applied: applied, RetryAfter: 3})
 			status, body, header := c.post("k", "a")
 			require.Equal(t, want, status, "%v", answer)
 			c.want(total)
-			if answer != stripefake.Drop {
+			if answer != stripetest.Drop {
 				require.Equal(t, "3", header.Get("Retry-After"))
 			}
-			if answer == stripefake.Truncated {
+			if answer == stripetest.Truncated {
 				require.Contains(t, body, "unexpected EOF")
 			}
 			status, _, _ = c.post("k", "a")
@@ -155,7 +156,7 @@ func TestFaultsStrikeBeforeAndAfter(t *testing.T) {
 func TestThrottledLeavesNoTrace(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t)
-	c.Script(stripefake.Fault{Answer: stripefake.Throttled})
+	c.Script(stripetest.Fault{Answer: stripetest.Throttled})
 	status, body, _ := c.post("k", "a")
 	require.Equal(t, 429, status)
 	require.Contains(t, body, "rate_limit")
@@ -168,7 +169,7 @@ func TestRunningRequestHoldsItsKeyAndCustomer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCaller(t)
-		c.Script(stripefake.Fault{Delay: time.Minute})
+		c.Script(stripetest.Fault{Delay: time.Minute})
 		done := make(chan int)
 		go func() { status, _, _ := c.post("k", "a"); done <- status }()
 		synctest.Wait()

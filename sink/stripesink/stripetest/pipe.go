@@ -1,4 +1,4 @@
-package stripefake
+package stripetest
 
 import (
 	"context"
@@ -10,10 +10,10 @@ import (
 	"sync"
 )
 
-// URL is where the client of [Server.Pipe] finds the fake.
+// URL is where the client of [Server.Pipe] finds the server.
 const URL = "http://localhost"
 
-// Pipe serves the fake in memory, without ports, so that it also works on the
+// Pipe serves in memory, without ports, so that it also works on the
 // fake clock of testing/synctest. stop ends all that was started.
 func (s *Server) Pipe() (client *http.Client, stop func()) {
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}

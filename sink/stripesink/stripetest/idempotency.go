@@ -1,4 +1,4 @@
-package stripefake
+package stripetest
 
 import (
 	"maps"
@@ -7,7 +7,7 @@ import (
 )
 
 // keyLife is how long Stripe keeps idempotency keys and identifiers. It promises
-// "at least" this; the fake keeps its word to the second, the worst case.
+// "at least" this; this keeps its word to the second, the worst case.
 const keyLife = 24 * time.Hour
 
 // stored is the first answer to an idempotency key.
@@ -45,15 +45,15 @@ func (s *Server) once(r *request, execute func() response) response {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		first.running, first.response = false, res
-		if res.status == http.StatusConflict { // a lock, met before execution began
+		if res.status == http.StatusConflict || res.status == http.StatusTooManyRequests { // a lock, met before execution began
 			delete(s.keys, key)
 		}
 		return res
 	case first.path != path || first.params != params:
-		return failure(http.StatusBadRequest, "idempotency_error", "",
+		return failure(http.StatusBadRequest, "idempotency_error", "", "",
 			"Keys for idempotent requests can only be used with the same parameters they were first used with.")
 	case running:
-		return failure(http.StatusConflict, "idempotency_error", "idempotency_key_in_use",
+		return failure(http.StatusConflict, "idempotency_error", "idempotency_key_in_use", "",
 			"There is currently another in-progress request using this Idempotent Key.")
 	}
 	replay.header = maps.Clone(replay.header)

@@ -1,9 +1,11 @@
-package stripefake
+package stripetest
 
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,11 +24,13 @@ const (
 	Redirect                // 307 to the same path
 	Hang                    // nothing, until the client leaves
 	Garbled                 // a 200 whose body is no JSON
+	Locked                  // 429 without a reason: something else has the object
 )
 
 // String names the answer for test output.
 func (a Answer) String() string {
-	names := [...]string{"as usual", "drop", "500", "html 502", "429", "truncated 200", "redirect", "hang", "garbled 200"}
+	names := [...]string{"as usual", "drop", "500", "html 502", "429", "truncated 200", "redirect", "hang", "garbled 200",
+		"lock timeout"}
 	return names[a]
 }
 
@@ -38,6 +42,7 @@ type Fault struct {
 	Applied    bool          // the request is worked on first, and its outcome stored
 	Delay      time.Duration // passes first, while Stripe works on the request
 	RetryAfter int           // seconds, as a header; 0: none
+	On         string        // part of the endpoint, such as "usage_records" or "GET /v1/"; "": any
 }
 
 // String names the fault for test output.
@@ -48,23 +53,28 @@ func (f Fault) String() string {
 	return f.Answer.String()
 }
 
-// Script appends faults: each strikes one request, in the order of arrival.
+// Script appends faults. Each strikes one request, in the order of arrival: the next
+// one whose endpoint it is [Fault.On].
 func (s *Server) Script(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = append(s.script, faults...)
 }
 
-func (s *Server) nextFault() (f Fault) {
+// nextFault counts a request and takes its fault from the script.
+func (s *Server) nextFault(r *http.Request) (f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests++
-	if len(s.script) == 0 {
+	s.counters.requests++
+	s.counters.to[r.Pattern]++
+	at := slices.IndexFunc(s.script, func(f Fault) bool { return strings.Contains(r.Pattern, f.On) })
+	if at < 0 {
 		return f
 	}
-	f, s.script = s.script[0], s.script[1:]
-	if f != (Fault{}) {
-		s.fired++
+	f = s.script[at]
+	s.script = slices.Delete(s.script, at, at+1)
+	if f != (Fault{On: f.On}) {
+		s.counters.fired++
 	}
 	return f
 }
@@ -91,8 +101,9 @@ func (f Fault) strike(w http.ResponseWriter, r *http.Request, res response) {
 			body:   []byte("<html><body><h1>502 Bad Gateway</h1></body></html>"),
 		})
 	case Throttled:
-		w.Header().Set("Stripe-Rate-Limited-Reason", "global-rate")
-		write(w, failure(http.StatusTooManyRequests, "invalid_request_error", "rate_limit", "Too many requests."))
+		write(w, throttled("global-rate"))
+	case Locked:
+		write(w, lockTimeout(&request{}))
 	case Truncated:
 		w.Header().Set("Content-Length", strconv.Itoa(len(res.body)+100))
 		write(w, res)
