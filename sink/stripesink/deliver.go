@@ -17,7 +17,8 @@ const requestTimeout = 20 * time.Second
 // key, throttling, an answer that leaves doubt) and when ctx ends; the records
 // behind it are not sent and say so.
 //
-// Blocking: until all are answered, at most 20 s a record, or until ctx ends.
+// Blocking: until all are answered, at most 20 s a record and as long for an event
+// of the same customer and meter that is under way, or until ctx ends.
 //
 // Errors: nil, or a [*sink.BatchError], or one error if it holds for all. A record
 // is [sink.ErrRejected] if Stripe calls it invalid, or if Stripe would take and
@@ -59,7 +60,7 @@ func behind(err error) error {
 // deliver sends one record. halt says that the records behind it should wait.
 func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool) {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: stripesink: not sent: %w", sink.ErrNotApplied, err), true
+		return errUnsent(err), true
 	}
 	m, ok := s.cfg.Meters[r.Feature]
 	if !ok {
@@ -69,16 +70,25 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if err != nil {
 		return err, false
 	}
+	end, err := s.turns.take(ctx, m.EventName+" "+r.Subject)
+	if err != nil {
+		return errUnsent(err), true
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	ctx, exchange := stripeapi.Watch(ctx)
 	params.Context, params.IdempotencyKey = ctx, idempotencyKey(r)
 	event, err := s.events.New(params)
-	a := answer{Exchange: exchange, err: err, id: r.ID, key: s.cfg.Key}
+	a := answer{Exchange: exchange, err: err, made: meterEvent, at: timestamp(r), id: r.ID, key: s.cfg.Key}
 	if event != nil {
 		a.object = event.Object
 	}
 	return classify(a)
+}
+
+func errUnsent(why error) error {
+	return fmt.Errorf("%w: stripesink: not sent: %w", sink.ErrNotApplied, why)
 }
 
 func errNoMeter(feature string) error {

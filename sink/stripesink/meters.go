@@ -45,7 +45,7 @@ func (s *Sink) meterOf(ctx context.Context, feature string) (*stripe.BillingMete
 	meters := s.known.fresh()
 	if meters[want.EventName] == nil {
 		var err error
-		if meters, err = s.listMeters(ctx); err != nil {
+		if meters, err = listMeters(ctx, s.meters); err != nil {
 			return nil, err
 		}
 		s.known.keep(meters)

@@ -59,7 +59,7 @@ func (s *Sink) Reconcile(ctx context.Context, records iter.Seq2[sink.Record, sin
 	case !end.After(start):
 		return done, fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
 	}
-	meters, err := s.listMeters(ctx)
+	meters, err := listMeters(ctx, s.meters)
 	if err != nil {
 		return done, err
 	}

@@ -16,8 +16,6 @@ type fold struct {
 // level is a quantity that held from a moment on.
 type level struct{ at, quantity int64 }
 
-const formulaLast stripe.BillingMeterDefaultAggregationFormula = "last" // the SDK lacks it
-
 // foldable reports whether fold knows how m combines quantities.
 func foldable(m *stripe.BillingMeter) bool {
 	sums := formula(m) == stripe.BillingMeterDefaultAggregationFormulaSum

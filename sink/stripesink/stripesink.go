@@ -6,6 +6,7 @@
 //
 //	meter                    Stripe
 //	feature, kind Sum        billing meter, default_aggregation.formula "sum"
+//	feature, kind Last       billing meter, formula "last", or with an event_time_window
 //	subject                  customer, "cus_…"
 //	record                   meter event
 //	record ID                identifier
@@ -29,8 +30,36 @@
 // Stripe answers 200 before it has looked for the customer and the meter, and
 // reports an event that it can't bill later, elsewhere. Call meter's Prepare at
 // the start: it refuses a meter that is missing, inactive, or adds up something
-// else. Records whose subject is no customer ID are rejected unsent, for Stripe
+// else, and one of the other mode than the key's. Records whose subject is no customer ID are rejected unsent, for Stripe
 // would accept them and bill nobody.
+//
+// # Levels
+//
+// A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last
+// in each window. Three kinds of billing meter can bill it, and Prepare refuses any
+// other:
+//
+//	formula last                             the period's last level
+//	event_time_window hour or day, sum       the last level of each hour or day, added up: seat-hours
+//	event_time_window hour or day, last      the last level of the last hour or day
+//
+// With an event_time_window, Stripe keeps the event that it received last of each
+// hour or day of UTC; for formula last alone it doesn't say whether that or the
+// latest timestamp counts, so don't rely on either. Both come to the same for a
+// single writer, and such a meter must have one: two processes, features, series or
+// subjects of one customer would overwrite each other's levels. The sink refuses two
+// features on one meter, and dimensions; it can't see the rest. meter never sends a
+// level after it has tried a newer one of the same series.
+//
+// An hour without an event has no level, so set it at least once in each; and let
+// windows end with the hour, as they do if meter's Config.Window divides it. A level
+// that is still waiting, in doubt or in quarantine when a newer one is tried is
+// superseded, also across the end of an hour, which then keeps the level before it.
+//
+// [sink.Sum] can't be billed by a meter with an event_time_window: each record would
+// overwrite the one before.
+//
+// # Timestamps
 //
 // Usage is billed in the period of its window's last second. Give invoices a
 // grace period of an hour or more before they are finalized, so that what is
@@ -63,6 +92,7 @@ type Sink struct {
 	cfg         Config
 	faults      error
 	api         *stripeapi.API
+	turns       turns
 	events      meterevent.Client
 	adjustments metereventadjustment.Client
 	meters      meter.Client
@@ -126,9 +156,9 @@ func (s *Sink) Limits() sink.Limits {
 	return l
 }
 
-// Kinds is [sink.Sum] alone: billing meters add up, so a Max or Last would be
-// billed once per window.
-func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum} }
+// Kinds are [sink.Sum] and [sink.Last]. A billing meter knows no highest level, so
+// a Max would be billed once per window.
+func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last} }
 
 // Address is "stripe:test" or "stripe:live", by the key's mode, and the account
 // if the configuration names one: "stripe:live/acct_1".
