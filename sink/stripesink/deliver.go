@@ -29,9 +29,19 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record) error {
 	if s.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, s.faults)
 	}
+	return each(ctx, records, s.deliver)
+}
+
+// each delivers records one after another, as Deliver says.
+func each(ctx context.Context, records []sink.Record, deliver func(context.Context, sink.Record) (err error, halt bool)) error {
 	errs, failed := make([]error, len(records)), false
 	for i, r := range records {
-		err, halt := s.deliver(ctx, r)
+		err, halt := ctx.Err(), true
+		if err != nil {
+			err = errUnsent(err)
+		} else {
+			err, halt = deliver(ctx, r)
+		}
 		errs[i] = err
 		failed = failed || err != nil
 		if !halt {
@@ -59,9 +69,6 @@ func behind(err error) error {
 
 // deliver sends one record. halt says that the records behind it should wait.
 func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool) {
-	if err := ctx.Err(); err != nil {
-		return errUnsent(err), true
-	}
 	m, ok := s.cfg.Meters[r.Feature]
 	if !ok {
 		return errNoMeter(r.Feature), false

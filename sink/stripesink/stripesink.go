@@ -162,13 +162,12 @@ func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last} }
 
 // Address is "stripe:test" or "stripe:live", by the key's mode, and the account
 // if the configuration names one: "stripe:live/acct_1".
-func (s *Sink) Address() string {
-	address := "stripe:test"
-	if stripeapi.Live(s.cfg.Key) {
-		address = "stripe:live"
-	}
-	if s.cfg.Account != "" && stripeapi.CheckAccount(s.cfg.Account) == nil {
-		address += "/" + s.cfg.Account
+func (s *Sink) Address() string { return address(s.cfg.Key, s.cfg.Account) }
+
+func address(key, account string) string {
+	address := "stripe:" + string(modeOf(stripeapi.Live(key)))
+	if account != "" && stripeapi.CheckAccount(account) == nil {
+		address += "/" + account
 	}
 	return address
 }
