@@ -113,18 +113,20 @@ type tally struct {
 // tally adds up records by customer and meter; what can't be asked for stands by
 // subject and feature. The result is sorted.
 func (s *Sink) tally(records iter.Seq2[sink.Record, sink.Outcome], meters map[string]*stripe.BillingMeter, start, end time.Time) []*tally {
-	type account struct{ eventName, customer string }
+	type account struct{ eventName, unbilled, customer string }
 	all := map[account]*tally{}
 	for r, outcome := range records {
 		at := timestamp(r)
 		if at < start.Unix() || at >= end.Unix() {
 			continue
 		}
-		eventName := s.cfg.Meters[r.Feature].EventName
-		key := account{cmp.Or(eventName, r.Feature), r.Subject}
+		key := account{eventName: s.cfg.Meters[r.Feature].EventName, customer: r.Subject}
+		if key.eventName == "" {
+			key.unbilled = r.Feature
+		}
 		t := all[key]
 		if t == nil {
-			t = s.newTally(r, meters[eventName])
+			t = s.newTally(r, meters[key.eventName])
 			all[key] = t
 		}
 		if !slices.Contains(t.features, r.Feature) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/stripesink"
@@ -53,12 +54,16 @@ func TestKeyStaysSecret(t *testing.T) { // not parallel: it watches standard err
 			server.Start()
 			cfg := stripesink.Config{
 				Key: testKey, BaseURL: server.URL, HTTPClient: server.Client(),
-				Meters: map[string]stripesink.Meter{feature: {EventName: event}},
+				Meters: map[string]stripesink.Meter{feature: {EventName: event}}, SoleWriter: true,
 			}
 			s := stripesink.New(cfg)
 			for _, err := range []error{
 				s.Deliver(t.Context(), []sink.Record{record(0, 1), record(1, 1)}),
 				s.Prepare(t.Context(), []sink.Feature{{Name: feature}}),
+				s.Void(t.Context(), record(0, 1)),
+				second(s.Verify(t.Context(), record(0, 1), true)),
+				second(s.Usage(t.Context(), feature, customer, start, start.Add(time.Hour))),
+				second(s.Reconcile(t.Context(), (&books{}).all(), start, start.Add(time.Hour))),
 			} {
 				if name != "no JSON" {
 					require.Error(t, err, name)
@@ -72,6 +77,9 @@ func TestKeyStaysSecret(t *testing.T) { // not parallel: it watches standard err
 			encoded, err := json.Marshal(stripesink.Config{Key: testKey})
 			require.NoError(t, err)
 			said.Write(encoded)
+			hook := stripesink.WebhookConfig{Secrets: []string{secret}}
+			fmt.Fprintf(&said, "%v %+v %#v %s\n", hook, hook, hook, &hook)
+			slog.New(slog.NewJSONHandler(&said, nil)).Info("x", "webhook", hook)
 			server.Close()
 		}
 	})
@@ -80,6 +88,8 @@ func TestKeyStaysSecret(t *testing.T) { // not parallel: it watches standard err
 	require.NotContains(t, said.String(), canary[:4], "half a key is a secret, too")
 	require.Empty(t, stderr, "the SDK's log is silenced")
 }
+
+func second[T any](_ T, err error) error { return err }
 
 func captureStderr(t *testing.T, run func()) string {
 	t.Helper()
