@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,9 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record) error {
 	if s.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, s.faults)
 	}
-	return each(ctx, records, s.deliver)
+	err := each(ctx, records, s.deliver)
+	s.traces.note(records, err)
+	return err
 }
 
 // each delivers records one after another, as Deliver says.
@@ -73,11 +76,19 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if !ok {
 		return errNoMeter(r.Feature), false
 	}
-	params, err := newEvent(m, r)
+	customer, err := s.customer(ctx, r.Subject)
+	if err != nil {
+		return err, !waits(err)
+	}
+	params, err := newEvent(m, r, customer)
 	if err != nil {
 		return err, false
 	}
-	end, err := s.turns.take(ctx, m.EventName+" "+r.Subject)
+	known, _ := s.traces.of(r)
+	if known.payer != "" && known.payer != customer {
+		return notSent(sink.ErrRejected, "customer %s may be billed for it already, and its subject leads to %s now", known.payer, customer), false
+	}
+	end, err := s.turns.take(ctx, m.EventName+" "+customer)
 	if err != nil {
 		return errUnsent(err), true
 	}
@@ -91,7 +102,11 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if event != nil {
 		a.object = event.Object
 	}
-	return classify(a)
+	err, halt = classify(a)
+	if errors.Is(err, errDoubt) {
+		s.traces.doubt(r, trace{payer: customer})
+	}
+	return err, halt
 }
 
 func errUnsent(why error) error {

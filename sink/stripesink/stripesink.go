@@ -98,6 +98,8 @@ type Sink struct {
 	meters      meter.Client
 	summaries   metereventsummary.Client
 	known       catalog
+	payers      *resolver
+	traces      traces
 	absent      *lru.Cache[string, time.Time] // record ID, and when Stripe's meter first was without it
 }
 
@@ -126,6 +128,7 @@ func New(cfg Config) *Sink {
 	s.adjustments = metereventadjustment.Client{B: s.api.Backend, Key: cfg.Key}
 	s.meters = meter.Client{B: s.api.Backend, Key: cfg.Key}
 	s.summaries = metereventsummary.Client{B: s.api.Backend, Key: cfg.Key}
+	s.payers, s.traces = newResolver(s.api, cfg.Key, cfg.SubjectMetadata), newTraces()
 	s.absent, _ = lru.New[string, time.Time](maxAbsent) // fails for sizes below 1 only
 	return s
 }
