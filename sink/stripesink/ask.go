@@ -58,10 +58,11 @@ func (a answer) is(object string) bool {
 	return json.Unmarshal(a.Body, &said) == nil && said.Object == object
 }
 
-// missing reports whether Stripe itself said that there is no such object.
+// missing reports whether Stripe itself said that there is no such object, in the path
+// or in a parameter.
 func (a answer) missing() bool {
 	e, ok := errors.AsType[*stripe.Error](a.err)
-	return ok && a.Status == http.StatusNotFound && e.Code == stripe.ErrorCodeResourceMissing
+	return ok && (a.Status == http.StatusNotFound || a.Status == http.StatusBadRequest) && e.Code == stripe.ErrorCodeResourceMissing
 }
 
 // eachPage calls read with the last ID of the page before, "" first, until there is

@@ -99,7 +99,8 @@ func (a answer) refused(e *stripe.Error) (err error, halt bool) {
 	case http.StatusTooManyRequests:
 		return a.notApplied(said), true
 	}
-	return a.doubt(said), true
+	// What Stripe has stored under the record's key says nothing of how it is now.
+	return a.doubt(said), a.Header.Get("Idempotent-Replayed") != "true"
 }
 
 // invalid judges a request that Stripe calls invalid.

@@ -52,6 +52,14 @@ type Config struct {
 	// every record in doubt.
 	SoleWriter bool
 
+	// SubjectMetadata is the metadata field of subscriptions that holds the subject, such
+	// as "skm_key_id". A subject that is no customer ID is then looked up, and billed as
+	// the customer of the one subscription that it leads to; "sub_…" and "si_…" lead to
+	// theirs. A restricted key needs read access to subscriptions. Several subjects may
+	// then lead to one customer, so Verify leaves every record in doubt. "": only
+	// customer IDs are subjects.
+	SubjectMetadata string
+
 	// Mode is the one that Key must be of, so that a live key is refused in a test
 	// and a test key in production. "": either.
 	Mode Mode
@@ -88,6 +96,7 @@ func (c Config) validate() error {
 		}
 		c.Meters[feature].validate(field, fault)
 	}
+	fault("SubjectMetadata", checkMetadata(c.SubjectMetadata))
 	if c.Account != "" {
 		fault("Account", stripeapi.CheckAccount(c.Account))
 	}
@@ -127,8 +136,9 @@ func checkPayloadKey(key string) error {
 
 // Format prints the configuration without the key, whatever the verb.
 func (c Config) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "{Key:[key] Meters:%+v Account:%s BaseURL:%s Mode:%s}",
-		c.Meters, stripeapi.Clean(c.Account, c.Key), stripeapi.Clean(c.BaseURL, c.Key), stripeapi.Clean(string(c.Mode), c.Key))
+	fmt.Fprintf(f, "{Key:[key] Meters:%+v Account:%s BaseURL:%s Mode:%s SubjectMetadata:%s}",
+		c.Meters, stripeapi.Clean(c.Account, c.Key), stripeapi.Clean(c.BaseURL, c.Key), stripeapi.Clean(string(c.Mode), c.Key),
+		stripeapi.Clean(c.SubjectMetadata, c.Key))
 }
 
 // LogValue is what [Config.Format] prints.

@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,9 +30,21 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record) error {
 	if s.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, s.faults)
 	}
+	err := each(ctx, records, s.deliver)
+	s.traces.note(records, err)
+	return err
+}
+
+// each delivers records one after another, as Deliver says.
+func each(ctx context.Context, records []sink.Record, deliver func(context.Context, sink.Record) (err error, halt bool)) error {
 	errs, failed := make([]error, len(records)), false
 	for i, r := range records {
-		err, halt := s.deliver(ctx, r)
+		err, halt := ctx.Err(), true
+		if err != nil {
+			err = errUnsent(err)
+		} else {
+			err, halt = deliver(ctx, r)
+		}
 		errs[i] = err
 		failed = failed || err != nil
 		if !halt {
@@ -59,18 +72,23 @@ func behind(err error) error {
 
 // deliver sends one record. halt says that the records behind it should wait.
 func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool) {
-	if err := ctx.Err(); err != nil {
-		return errUnsent(err), true
-	}
 	m, ok := s.cfg.Meters[r.Feature]
 	if !ok {
 		return errNoMeter(r.Feature), false
 	}
-	params, err := newEvent(m, r)
+	customer, err := s.customer(ctx, r.Subject)
+	if err != nil {
+		return err, !waits(err)
+	}
+	params, err := newEvent(m, r, customer)
 	if err != nil {
 		return err, false
 	}
-	end, err := s.turns.take(ctx, m.EventName+" "+r.Subject)
+	known, _ := s.traces.of(r)
+	if known.payer != "" && known.payer != customer {
+		return notSent(sink.ErrRejected, "customer %s may be billed for it already, and its subject leads to %s now", known.payer, customer), false
+	}
+	end, err := s.turns.take(ctx, m.EventName+" "+customer)
 	if err != nil {
 		return errUnsent(err), true
 	}
@@ -84,7 +102,11 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if event != nil {
 		a.object = event.Object
 	}
-	return classify(a)
+	err, halt = classify(a)
+	if errors.Is(err, errDoubt) {
+		s.traces.doubt(r, trace{payer: customer})
+	}
+	return err, halt
 }
 
 func errUnsent(why error) error {

@@ -15,7 +15,7 @@ var customerID = regexp.MustCompile(`^cus_[A-Za-z0-9_]{1,250}$`)
 // newEvent makes the meter event of a record: the same one on every attempt. It
 // rejects what Stripe would refuse, and above all what Stripe would accept and
 // then bill to nobody.
-func newEvent(m Meter, r sink.Record) (*stripe.BillingMeterEventParams, error) {
+func newEvent(m Meter, r sink.Record, customer string) (*stripe.BillingMeterEventParams, error) {
 	reject := func(format string, args ...any) (*stripe.BillingMeterEventParams, error) {
 		return nil, fmt.Errorf("%w: stripesink: not sent: %s", sink.ErrRejected, fmt.Sprintf(format, args...))
 	}
@@ -30,8 +30,6 @@ func newEvent(m Meter, r sink.Record) (*stripe.BillingMeterEventParams, error) {
 		return reject("the level %d of feature %q is below 0", r.Quantity, r.Feature)
 	case r.Kind == sink.Last && len(r.Dimensions) > 0:
 		return reject("feature %q of kind last has dimensions, and a meter keeps one level for each customer: the last of the series would overwrite the others; declare a feature of its own for each", r.Feature)
-	case !customerID.MatchString(r.Subject):
-		return reject(`subject %q is no Stripe customer ID ("cus_…"), so Stripe would take the usage and bill nobody; identify callers by their customer ID`, r.Subject)
 	}
 	payload := make(map[string]string, len(r.Dimensions)+2)
 	for name, value := range r.Dimensions {
@@ -43,7 +41,7 @@ func newEvent(m Meter, r sink.Record) (*stripe.BillingMeterEventParams, error) {
 		}
 		payload[name] = value
 	}
-	payload[m.CustomerKey] = r.Subject
+	payload[m.CustomerKey] = customer
 	payload[m.ValueKey] = strconv.FormatInt(r.Quantity, 10)
 	return &stripe.BillingMeterEventParams{
 		EventName:  stripe.String(m.EventName),

@@ -64,7 +64,7 @@ func (s *Sink) Reconcile(ctx context.Context, records iter.Seq2[sink.Record, sin
 		return done, err
 	}
 	s.known.keep(meters)
-	tallies := s.tally(records, meters, start, end)
+	tallies := s.tally(ctx, records, meters, start, end)
 	pace := rate.NewLimiter(testReads, 1)
 	if stripeapi.Live(s.cfg.Key) {
 		pace.SetLimit(liveReads)
@@ -112,21 +112,28 @@ type tally struct {
 
 // tally adds up records by customer and meter; what can't be asked for stands by
 // subject and feature. The result is sorted.
-func (s *Sink) tally(records iter.Seq2[sink.Record, sink.Outcome], meters map[string]*stripe.BillingMeter, start, end time.Time) []*tally {
+func (s *Sink) tally(ctx context.Context, records iter.Seq2[sink.Record, sink.Outcome], meters map[string]*stripe.BillingMeter, start, end time.Time) []*tally {
 	type account struct{ eventName, unbilled, customer string }
-	all := map[account]*tally{}
+	all, customers := map[account]*tally{}, map[string]string{}
 	for r, outcome := range records {
 		at := timestamp(r)
 		if at < start.Unix() || at >= end.Unix() {
 			continue
 		}
+		if _, known := customers[r.Subject]; !known {
+			customers[r.Subject] = r.Subject // where it leads to nobody, newTally says why
+			if id, err := s.customer(ctx, r.Subject); err == nil {
+				customers[r.Subject] = id
+			}
+		}
+		r.Subject = customers[r.Subject]
 		key := account{eventName: s.cfg.Meters[r.Feature].EventName, customer: r.Subject}
 		if key.eventName == "" {
 			key.unbilled = r.Feature
 		}
 		t := all[key]
 		if t == nil {
-			t = s.newTally(r, meters[key.eventName])
+			t = s.newTally(ctx, r, meters[key.eventName])
 			all[key] = t
 		}
 		if !slices.Contains(t.features, r.Feature) {
@@ -145,7 +152,7 @@ func (s *Sink) tally(records iter.Seq2[sink.Record, sink.Outcome], meters map[st
 	return tallies
 }
 
-func (s *Sink) newTally(r sink.Record, m *stripe.BillingMeter) *tally {
+func (s *Sink) newTally(ctx context.Context, r sink.Record, m *stripe.BillingMeter) *tally {
 	t := &tally{meter: m, customer: r.Subject}
 	if want, ok := s.cfg.Meters[r.Feature]; !ok {
 		t.err = errNoMeter(r.Feature)
@@ -155,7 +162,7 @@ func (s *Sink) newTally(r sink.Record, m *stripe.BillingMeter) *tally {
 		t.err = fmt.Errorf("stripesink: meter %q has formula %q, to which no total of quantities compares",
 			stripeapi.Clean(m.EventName, s.cfg.Key), formula(m))
 	} else {
-		_, t.err = s.customer(r.Subject)
+		_, t.err = s.customer(ctx, r.Subject)
 	}
 	return t
 }

@@ -115,6 +115,8 @@ type Sink struct {
 	meters      meter.Client
 	summaries   metereventsummary.Client
 	known       catalog
+	payers      *resolver
+	traces      traces
 	absent      *lru.Cache[string, time.Time] // record ID, and when Stripe's meter first was without it
 }
 
@@ -143,6 +145,7 @@ func New(cfg Config) *Sink {
 	s.adjustments = metereventadjustment.Client{B: s.api.Backend, Key: cfg.Key}
 	s.meters = meter.Client{B: s.api.Backend, Key: cfg.Key}
 	s.summaries = metereventsummary.Client{B: s.api.Backend, Key: cfg.Key}
+	s.payers, s.traces = newResolver(s.api, cfg.Key, cfg.SubjectMetadata), newTraces()
 	s.absent, _ = lru.New[string, time.Time](maxAbsent) // fails for sizes below 1 only
 	return s
 }
@@ -179,13 +182,12 @@ func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last} }
 
 // Address is "stripe:test" or "stripe:live", by the key's mode, and the account
 // if the configuration names one: "stripe:live/acct_1".
-func (s *Sink) Address() string {
-	address := "stripe:test"
-	if stripeapi.Live(s.cfg.Key) {
-		address = "stripe:live"
-	}
-	if s.cfg.Account != "" && stripeapi.CheckAccount(s.cfg.Account) == nil {
-		address += "/" + s.cfg.Account
+func (s *Sink) Address() string { return address(s.cfg.Key, s.cfg.Account) }
+
+func address(key, account string) string {
+	address := "stripe:" + string(modeOf(stripeapi.Live(key)))
+	if account != "" && stripeapi.CheckAccount(account) == nil {
+		address += "/" + account
 	}
 	return address
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/inprocess/meter/internal/stripeapi"
+	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/billing/metereventsummary"
 )
@@ -25,13 +26,13 @@ const maxExact = 1 << 53
 // Blocking: one or two requests as a rule, at most 20 s each, within ctx.
 //
 // Errors: the configuration's, a feature without a meter, a subject that is no
-// customer, a total that is no whole number or too large to be exact, and those of
+// customer or leads to none ([ErrNotFound]) or several ([ErrAmbiguous]), a total that is no whole number or too large to be exact, and those of
 // the requests. No error holds the key.
 func (s *Sink) Usage(ctx context.Context, feature, subject string, start, end time.Time) (int64, error) {
 	if s.faults != nil {
 		return 0, s.faults
 	}
-	customer, err := s.customer(subject)
+	customer, err := s.customer(ctx, subject)
 	if err != nil {
 		return 0, err
 	}
@@ -48,11 +49,15 @@ func (s *Sink) Usage(ctx context.Context, feature, subject string, start, end ti
 }
 
 // customer is whom Stripe bills for a subject.
-func (s *Sink) customer(subject string) (string, error) {
-	if !customerID.MatchString(subject) {
-		return "", fmt.Errorf(`stripesink: subject %q is no Stripe customer ID ("cus_…")`, stripeapi.Clean(subject, s.cfg.Key))
+func (s *Sink) customer(ctx context.Context, subject string) (string, error) {
+	switch {
+	case customerID.MatchString(subject):
+		return subject, nil
+	case s.cfg.SubjectMetadata != "":
+		return s.payers.customer(ctx, subject)
 	}
-	return subject, nil
+	return "", fmt.Errorf(`%w: stripesink: subject %q is no Stripe customer ID ("cus_…"), so Stripe would take the usage and bill nobody; identify callers by their customer ID, or set Config.SubjectMetadata`,
+		sink.ErrRejected, stripeapi.Clean(subject, s.cfg.Key))
 }
 
 // wholeMinutes widens [start, end) to whole minutes.

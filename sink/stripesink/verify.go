@@ -49,7 +49,7 @@ func (s *Sink) Verify(ctx context.Context, r sink.Record, alone bool) (sink.Outc
 	if !ok {
 		return sink.InDoubt, nil
 	}
-	customer, err := s.customer(r.Subject)
+	customer, err := s.customer(ctx, r.Subject)
 	if err != nil {
 		return sink.InDoubt, err
 	}
@@ -90,7 +90,7 @@ func (s *Sink) missing(r sink.Record) sink.Outcome {
 func (s *Sink) ownMinute(r sink.Record, alone bool) (minute time.Time, ok bool) {
 	minute = time.Unix(timestamp(r), 0).UTC().Truncate(time.Minute)
 	within := !minute.Before(r.Start) && !minute.Add(time.Minute).After(r.End)
-	ok = s.cfg.SoleWriter && alone && within && r.Instance == 0 &&
+	ok = s.cfg.SoleWriter && s.cfg.SubjectMetadata == "" && alone && within && r.Instance == 0 &&
 		r.Kind == sink.Sum && r.Quantity > 0 && r.Quantity <= maxExact && !s.sharesMeter(r.Feature)
 	return minute, ok
 }
