@@ -104,6 +104,7 @@ func TestReconcile(t *testing.T) {
 		} {
 			line := got.Lines[i]
 			line.Err = nil
+			want.Start, want.End = got.Start, got.End
 			require.Equal(t, want, line)
 		}
 		require.ErrorContains(t, got.Lines[2].Err, `no Stripe meter for feature "print"`)
@@ -239,6 +240,60 @@ func TestReconcileCombinesAsTheMeterDoes(t *testing.T) {
 	}
 }
 
+// A subject that leads to a customer is compared as that customer.
+func TestReconcileOfSubjectsThatAreLookedUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, func(c *stripesink.Config) { c.SubjectMetadata = "key_id" })
+		a.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+		for _, key := range []string{"k1", "k2"} {
+			a.AddSubscription(stripetest.Subscription{
+				Customer: customer, Items: []stripetest.Item{{Price: "price_1"}}, Metadata: map[string]string{"key_id": key},
+			})
+		}
+		midnight := lately(0, 1).Start
+		time.Sleep(time.Hour)
+		var b books
+		b.add(sink.Delivered, of(lately(0, 1), "k1", feature), of(lately(1, 10), "k2", feature), of(lately(2, 100), customer, feature))
+		for _, one := range b {
+			a.recorded(t, one.Record)
+		}
+		b.add(sink.Pending, of(lately(3, 1000), "k3", feature))
+		got, err := a.sink.Reconcile(t.Context(), b.all(), midnight, midnight.Add(time.Hour))
+		require.NoError(t, err)
+		require.Len(t, got.Lines, 2)
+		require.Equal(t, customer, got.Lines[0].Subject)
+		require.EqualValues(t, 111, got.Lines[0].Billed)
+		require.Zero(t, got.Lines[0].Difference)
+		require.Equal(t, "k3", got.Lines[1].Subject)
+		require.ErrorIs(t, got.Lines[1].Err, stripesink.ErrNotFound)
+		require.EqualValues(t, 1000, got.Lines[1].Open)
+
+		total, err := a.sink.Usage(t.Context(), feature, "k1", midnight, midnight.Add(time.Hour))
+		require.NoError(t, err)
+		require.EqualValues(t, 111, total)
+		outcome, err := a.sink.Verify(t.Context(), lately(2, 100), true)
+		require.NoError(t, err)
+		require.Equal(t, sink.InDoubt, outcome, "several subjects may lead to one customer")
+	})
+}
+
+// Records that come once only would make all that Stripe has a difference.
+func TestReconcileNoticesRecordsThatComeOnceOnly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, nil)
+		calls := 0
+		once := func(yield func(sink.Record, sink.Outcome) bool) {
+			if calls++; calls == 1 {
+				yield(lately(0, 7), sink.Delivered)
+			}
+		}
+		_, err := a.sink.Reconcile(t.Context(), once, lately(0, 1).Start, lately(1, 1).Start)
+		require.ErrorContains(t, err, "only once")
+	})
+}
+
 func TestReconcileStaysAtTheLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,8 +324,8 @@ func TestReconciliationIsATable(t *testing.T) {
 	table := stripesink.Reconciliation{
 		Start: start, End: start.Add(time.Hour),
 		Lines: []stripesink.ReconcileLine{
-			{Feature: "a\tb\nc", Subject: "cus_1\x1b[2J", Delivered: 1, Billed: 1},
-			{Feature: "d", Subject: "cus_2", Err: fmt.Errorf("first\nsecond " + testKey)},
+			{Feature: "a\tb\nc", Start: start, End: start.Add(time.Hour), Subject: "cus_1\x1b[2J", Delivered: 1, Billed: 1},
+			{Feature: "d", Start: start, End: start.Add(time.Hour), Subject: "cus_2", Err: fmt.Errorf("first\nsecond " + testKey)},
 		},
 	}.String()
 	lines := strings.Split(strings.TrimSpace(table), "\n")
