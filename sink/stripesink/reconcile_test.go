@@ -82,7 +82,7 @@ func TestReconcile(t *testing.T) {
 		b.add(sink.Superseded, of(lately(8, 99), "cus_2", "export"))
 
 		// Outside of the hour.
-		b.add(sink.Delivered, lately(-1, 1), lately(60, 1), lately(-600, 1))
+		b.add(sink.Delivered, lately(-1, 1), lately(60, 1), lately(-600, 1), of(lately(-1, 1), "cus_3", feature), of(lately(60, 1), "cus_4", feature))
 
 		// Who can't be asked for.
 		b.add(sink.Delivered, of(lately(0, 8), "acme", feature))
@@ -189,7 +189,7 @@ func TestReconcileKeepsItsPace(t *testing.T) {
 			require.Len(t, got.Differences(), 101)
 			require.InDelta(t, 100/float64(perSecond), time.Since(began).Seconds(), 0.1)
 
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second+10*time.Millisecond)
 			defer cancel()
 			got, err = a.sink.Reconcile(ctx, b.all(), midnight, midnight.Add(time.Hour))
 			require.Error(t, err)
@@ -332,5 +332,21 @@ func TestReconciliationIsATable(t *testing.T) {
 	require.Len(t, lines, 5)
 	require.True(t, strings.HasPrefix(lines[2], "a b c    cus_1 [2J  1         0     0       1       +0"), lines[2])
 	require.Contains(t, lines[3], "? first second [key]")
+	require.NotContains(t, table, "period")
 	require.False(t, slices.ContainsFunc([]rune(table), func(r rune) bool { return r < ' ' && r != '\n' }))
+}
+
+func TestReconciliationShowsPeriodsThatDiffer(t *testing.T) {
+	t.Parallel()
+	end := start.Add(time.Hour)
+	for _, shift := range [][2]time.Duration{{-time.Hour, 0}, {0, time.Hour}} {
+		r := stripesink.Reconciliation{Start: start, End: end, Lines: []stripesink.ReconcileLine{
+			{Feature: "a", Subject: "si_1", Start: start.Add(shift[0]), End: end.Add(shift[1])},
+			{Feature: "a", Subject: "si_2", Start: start, End: end.Add(7 * time.Second)},
+		}}
+		require.Contains(t, r.String(), "period")
+		require.Contains(t, r.String(), "[2026-03-01 12:00:00, 2026-03-01 13:00:07)")
+		r.Lines = r.Lines[:1]
+		require.Contains(t, r.String(), "period")
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,6 +111,8 @@ func TestReconcileUsageRecordsOfAPeriodThatIsOver(t *testing.T) {
 
 		line = reconcile(asked.Add(-2*time.Hour), time.Now())
 		require.ErrorContains(t, line.Err, "ask for usage of one period")
+		line = reconcile(time.Now().Add(-2*time.Hour), time.Now().AddDate(0, 1, 0))
+		require.ErrorContains(t, line.Err, "ask for usage of one period")
 		line = reconcile(asked.AddDate(-1, 0, 0), asked)
 		require.ErrorContains(t, line.Err, "ask for usage of one period")
 	})
@@ -130,6 +134,61 @@ func TestReconcileUsageRecordsOfNoPeriod(t *testing.T) {
 		_, err = stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{}).Reconcile(t.Context(), l.all(), time.Now(), time.Now())
 		require.ErrorContains(t, err, "UsageRecordsConfig.Key")
 	})
+}
+
+// A record is where its second is, not where its window ends.
+func TestReconcileUsageRecordsGoesBySeconds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newRegister(t, nil)
+		r := usage(-90, 7)
+		r.End = r.Start.Add(time.Hour)
+		var l books
+		l.add(sink.Delivered, r)
+		got, err := b.sink.Reconcile(t.Context(), l.all(), r.Start.Add(time.Minute), time.Now())
+		require.NoError(t, err)
+		require.Empty(t, got.Lines)
+		got, err = b.sink.Reconcile(t.Context(), l.all(), r.Start, r.Start.Add(time.Minute))
+		require.NoError(t, err)
+		require.Len(t, got.Lines, 1)
+		require.EqualValues(t, -7, got.Lines[0].Difference)
+	})
+}
+
+// Of the running period Stripe may leave out the bounds, or, without usage, all.
+func TestReconcileUsageRecordsOfTheRunningPeriod(t *testing.T) {
+	t.Parallel()
+	const past = `{"id":"sis_0","total_usage":9,"period":{"start":900000000,"end":910000000}}`
+	for name, test := range map[string]struct {
+		data   string
+		billed int64
+	}{
+		"not listed":     {"", 0},
+		"only past ones": {past, 0},
+		"no bounds":      {`{"id":"sis_1","total_usage":5,"period":{"start":null,"end":null}},` + past, 5},
+		"no period":      {`null,{"id":"sis_1","total_usage":5},` + past, 5},
+		"no end":         {`{"id":"sis_1","total_usage":5,"period":{"start":944000000,"end":null}},` + past, 5},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			b := newRegister(t, nil)
+			through := b.client.Transport
+			b.client = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, "/usage_record_summaries") {
+					return reply(r, 200, `{"object":"list","has_more":false,"data":[`+test.data+`]}`), nil
+				}
+				return through.RoundTrip(r)
+			})}
+			b.restart(t)
+			var l books
+			l.add(sink.Delivered, usage(-9, 5))
+			got, err := b.sink.Reconcile(t.Context(), l.all(), time.Now().Add(-time.Hour), time.Now())
+			require.NoError(t, err)
+			require.NoError(t, got.Lines[0].Err)
+			require.Equal(t, test.billed, got.Lines[0].Billed)
+			require.Equal(t, test.billed-5, got.Lines[0].Difference)
+			require.True(t, got.Lines[0].End.Equal(time.Now().AddDate(0, 0, 20)))
+		})
+	}
 }
 
 // Subjects and features that meet at one item are compared with its total together.
