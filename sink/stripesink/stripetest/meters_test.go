@@ -86,6 +86,10 @@ func TestFormulas(t *testing.T) {
 		c.event("m", "d", 1, 24*time.Hour)
 		c.event("m", "e", 2, 5*time.Minute) // came last, and is the earliest
 		require.Equal(t, test.want, c.Total("cus_1", "m"), "%+v", test)
+		c.event("m", "f", 4, 24*time.Hour)
+		if test.formula == "last" {
+			require.EqualValues(t, 4, c.Total("cus_1", "m"), "of one second, the one received last")
+		}
 		require.Zero(t, c.Total("cus_2", "m"))
 		require.Zero(t, c.Total("cus_1", "calls"))
 	}

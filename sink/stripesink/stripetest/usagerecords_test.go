@@ -1,6 +1,8 @@
 package stripetest_test
 
 import (
+	"net/http"
+	"net/url"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -72,12 +74,15 @@ func TestAggregateUsage(t *testing.T) {
 		c.clock.Set(start.AddDate(0, 1, 1))
 		require.Equal(t, want[0], c.Billed(item, start), mode)
 		require.Equal(t, want[1], c.Billed(item, start.AddDate(0, 1, 0)), mode)
+		c.mustUse(item, "set", 4, 31*24*time.Hour+time.Minute)
+		require.Equal(t, want[0], c.Billed(item, start), "what comes later is of no account")
+		require.EqualValues(t, 4, c.Billed(item, start.AddDate(0, 1, 0)))
 		require.Zero(t, c.Billed(item, start.AddDate(0, 2, 0)), "no period yet")
 		require.Zero(t, c.Billed(item, start.Add(-time.Second)), "no period")
 
 		list := c.get("/v1/subscription_items/" + item + "/usage_record_summaries")["data"].([]any)
 		running, closed := list[0].(object), list[1].(object)
-		require.EqualValues(t, want[1], running["total_usage"])
+		require.EqualValues(t, 4, running["total_usage"])
 		require.EqualValues(t, want[0], closed["total_usage"])
 		require.Nil(t, running["invoice"])
 		require.NotNil(t, closed["invoice"])
@@ -213,4 +218,27 @@ func TestBilledByMeter(t *testing.T) {
 	require.EqualValues(t, 5, c.Billed(item, start))
 	require.EqualValues(t, 7, c.Billed(item, end))
 	c.want(12)
+}
+
+// A refusal that depends on what is stored is stored itself: its key is spent.
+func TestRefusalIsReplayed(t *testing.T) {
+	t.Parallel()
+	c := newCaller(t)
+	item := newItem(c, "sum")
+	send := func() (int, http.Header) {
+		status, _, header := c.send("POST", "/v1/subscription_items/"+item+"/usage_records", url.Values{
+			"quantity": {"1"}, "timestamp": {strconv.FormatInt(start.Add(time.Minute).Unix(), 10)},
+		}, http.Header{"Idempotency-Key": {"k"}})
+		return status, header
+	}
+	status, _ := send()
+	require.Equal(t, 400, status, "it lies in the future")
+	c.clock.Advance(time.Hour)
+	status, header := send()
+	require.Equal(t, 400, status)
+	require.Equal(t, "true", header.Get("Idempotent-Replayed"))
+	c.clock.Advance(23 * time.Hour)
+	status, _ = send()
+	require.Equal(t, 200, status)
+	require.EqualValues(t, 1, c.Billed(item, start))
 }
