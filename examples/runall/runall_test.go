@@ -47,6 +47,14 @@ var examples = map[string][]string{
 		"request 2: identifier seen",
 		"The stand-in billed cus_ada: 5\n",
 	},
+	"stripeprovision": {
+		"  made product meter-example\n",
+		"  made meter meter-example-reports (mtr_",
+		"  made price meter-example-import (price_",
+		"  everything of meter-example is there: nothing was made\n",
+		" is subscribed: sub_",
+		"Refused: stripesink: Stripe bills a customer in one currency: ",
+	},
 }
 
 func build(t *testing.T) (programs string) {

@@ -168,7 +168,9 @@ func TestSubscribeRefuses(t *testing.T) {
 		"meter of another license": {has(map[string]string{"skm_key_id": "6"}, "price_meter"), key("7", "price_meter"),
 			stripesink.ErrSubscribed, "subscription sub_1 bills the meter of price price_meter already"},
 		"meter by another price": {has(nil, "price_old"), nil, stripesink.ErrSubscribed, "by price_old"},
-		"other mode":             {func(s *shop) { s.Live = true }, nil, nil, "it belongs to live mode"},
+		"other mode": {func(s *shop) { s.Live = true }, func(c *stripesink.SubscribeConfig) {
+			c.BaseURL, c.HTTPClient = gateway(c.HTTPClient)
+		}, nil, "it belongs to live mode"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
