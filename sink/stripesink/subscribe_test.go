@@ -2,6 +2,7 @@ package stripesink_test
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,10 +110,18 @@ func TestSubscribeAtTheSameTime(t *testing.T) {
 }
 
 // Within a day Stripe answers the same request from memory, with the subscription that
-// has ended since.
+// has ended since; perhaps without saying so.
 func TestSubscribeAgainAfterCanceling(t *testing.T) {
 	t.Parallel()
 	s := newStall(t)
+	direct := s.client.Transport
+	s.client.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		resp, err := direct.RoundTrip(r)
+		if err == nil {
+			resp.Header.Del("Idempotent-Replayed")
+		}
+		return resp, err
+	})
 	var ids []string
 	for range 3 {
 		done, err := s.subscribe(nil)
