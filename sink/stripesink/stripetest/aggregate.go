@@ -12,7 +12,7 @@ func (s *Server) Total(customer, eventName string) (total int64) {
 	defer s.mu.Unlock()
 	for _, m := range s.meters.byID {
 		if m.EventName == eventName {
-			total += int64(m.aggregate(s.bySeries[series{m.ID, customer}], func(int64) bool { return true }))
+			total += m.aggregate(s.bySeries[series{m.ID, customer}], func(int64) bool { return true })
 		}
 	}
 	return total
@@ -21,7 +21,7 @@ func (s *Server) Total(customer, eventName string) (total int64) {
 // aggregate combines the events, given in the order of receipt, whose second is held,
 // by the meter's formula. Of a window of a pre-aggregated meter the event received
 // last stands for all.
-func (m *meter) aggregate(events []*event, holds func(second int64) bool) (total float64) {
+func (m *meter) aggregate(events []*event, holds func(second int64) bool) (total int64) {
 	latest := int64(-1)
 	for _, e := range m.standing(events) {
 		if !e.canceled.IsZero() || !holds(e.Timestamp) {

@@ -63,7 +63,7 @@ func (s *Server) customer(id string) (*customer, bool) {
 func (s *Server) customerLeaves(id string) {
 	for _, sub := range s.subscriptions.byID {
 		if sub.Customer == id {
-			s.cancel(sub)
+			s.cancel(s.roll(sub), s.now())
 		}
 	}
 }

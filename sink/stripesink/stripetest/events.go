@@ -34,7 +34,7 @@ type event struct {
 	Event
 	received time.Time
 	canceled time.Time // zero: it was not
-	value    float64
+	value    int64
 }
 
 // Events are all meter events that were accepted, in that order.
@@ -138,10 +138,9 @@ func (s *Server) judge(m *meter, e *event) (code, message string) {
 	if !given {
 		return "meter_event_value_not_found", fmt.Sprintf("Value key %s not found in payload.", m.ValueKey)
 	}
-	value, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
+	var err error
+	if e.value, err = strconv.ParseInt(text, 10, 64); err != nil {
 		return "meter_event_invalid_value", fmt.Sprintf("Invalid value %s.", text)
 	}
-	e.value = float64(value)
 	return "", ""
 }

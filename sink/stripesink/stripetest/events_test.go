@@ -1,12 +1,9 @@
 package stripetest_test
 
 import (
-	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,60 +11,6 @@ import (
 	"github.com/inprocess/meter/sink/stripesink/stripetest"
 	"github.com/stretchr/testify/require"
 )
-
-// caller speaks to a fake as a client without any care.
-type caller struct {
-	t *testing.T
-	*stripetest.Server
-	client *http.Client
-	clock  atomic.Int64
-}
-
-func newCaller(t *testing.T) *caller {
-	t.Helper()
-	c := &caller{t: t, Server: stripetest.New(stripetest.Meter{EventName: "calls"})}
-	c.AnyCustomer = true
-	c.clock.Store(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).UnixNano())
-	c.Now = func() time.Time { return time.Unix(0, c.clock.Load()) }
-	client, stop := c.Pipe()
-	t.Cleanup(stop)
-	c.client = client
-	return c
-}
-
-// post sends an event of value 5 under a key and identifier; change alters it.
-func (c *caller) post(key, identifier string, change ...string) (status int, body string, header http.Header) {
-	c.t.Helper()
-	form := url.Values{
-		"event_name": {"calls"}, "identifier": {identifier},
-		"payload[stripe_customer_id]": {"cus_1"}, "payload[value]": {"5"},
-	}
-	for i := 0; i < len(change); i += 2 {
-		form.Set(change[i], change[i+1])
-	}
-	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPost,
-		stripetest.URL+"/v1/billing/meter_events", io.NopCloser(strings.NewReader(form.Encode()))) // not rewindable
-	require.NoError(c.t, err)
-	req.Header.Set("Authorization", "Bearer sk_test_1")
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
-	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return 0, err.Error(), nil
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return resp.StatusCode, err.Error(), resp.Header
-	}
-	return resp.StatusCode, string(data), resp.Header
-}
-
-func (c *caller) want(total int64) {
-	c.t.Helper()
-	require.Equal(c.t, total, c.Total("cus_1", "calls"))
-}
 
 func TestKeysReplayTheFirstAnswer(t *testing.T) {
 	t.Parallel()
@@ -85,7 +28,7 @@ func TestKeysReplayTheFirstAnswer(t *testing.T) {
 	require.Contains(t, body, `"idempotency_error"`)
 	c.want(5)
 
-	c.clock.Add(int64(24 * time.Hour))
+	c.clock.Advance(24 * time.Hour)
 	status, _, header = c.post("k", "a")
 	require.Equal(t, 200, status)
 	require.Empty(t, header.Get("Idempotent-Replayed"), "the key is forgotten")
@@ -96,7 +39,7 @@ func TestIdentifiersAreRefusedForADay(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t)
 	c.post("k1", "a")
-	c.clock.Add(int64(24*time.Hour) - 1)
+	c.clock.Advance(24*time.Hour - 1)
 	status, body, header := c.post("k2", "a")
 	require.Equal(t, 400, status)
 	require.Contains(t, body, `"message": "An event already exists with identifier a."`)
@@ -104,7 +47,7 @@ func TestIdentifiersAreRefusedForADay(t *testing.T) {
 	require.NotContains(t, body, `"code"`)
 	require.Equal(t, "false", header.Get("Stripe-Should-Retry"))
 	c.want(5)
-	c.clock.Add(1)
+	c.clock.Advance(1)
 	status, _, _ = c.post("k3", "a")
 	require.Equal(t, 200, status)
 	c.want(10)

@@ -10,6 +10,9 @@ import (
 // "at least" this; this keeps its word to the second, the worst case.
 const keyLife = 24 * time.Hour
 
+// maxKey is Stripe's limit for idempotency keys, in characters.
+const maxKey = 255
+
 // stored is the first answer to an idempotency key.
 type stored struct {
 	path, params string
@@ -24,6 +27,9 @@ func (s *Server) once(r *request, execute func() response) response {
 	key := r.Header.Get("Idempotency-Key")
 	if key == "" {
 		return execute()
+	}
+	if len(key) > maxKey {
+		return invalid("", "", "The Idempotency-Key has more than %d characters.", maxKey)
 	}
 	path, params := r.URL.Path, r.form.Encode()
 

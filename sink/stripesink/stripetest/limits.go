@@ -2,14 +2,19 @@ package stripetest
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
 // Forbid takes away the permission for endpoints, such as
-// "POST /v1/billing/meter_events", as from a restricted key: they answer 403.
+// "POST /v1/billing/meter_events", as from a restricted key: they answer 403. It
+// panics if there is no such endpoint.
 func (s *Server) Forbid(endpoints ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, endpoint := range endpoints {
+		s.mustServe(endpoint)
+	}
 	s.forbid = append(s.forbid, endpoints...)
 }
 
@@ -33,12 +38,7 @@ func (s *Server) admit(r *request, answer func(*request) response) response {
 func (s *Server) forbidden(endpoint string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, forbidden := range s.forbid {
-		if forbidden == endpoint {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.forbid, endpoint)
 }
 
 // overRate counts a request within its second of the clock.

@@ -40,6 +40,7 @@ func (s *Server) ChangeMeter(id string, change func(*Meter)) {
 	m := s.meters.get(id)
 	change(&m.Meter)
 	m.ID = id
+	m.check()
 	m.setStatus(m.Status, s.now())
 }
 
@@ -49,10 +50,18 @@ func (s *Server) addMeter(m Meter) *meter {
 	m.Formula = cmp.Or(m.Formula, "sum")
 	m.CustomerKey = cmp.Or(m.CustomerKey, "stripe_customer_id")
 	m.ValueKey = cmp.Or(m.ValueKey, "value")
+	m.Status = cmp.Or(m.Status, "active")
+	m.check()
 	added := &meter{Meter: m, created: s.now()}
-	added.setStatus(cmp.Or(m.Status, "active"), added.created)
+	added.setStatus(m.Status, added.created)
 	s.meters.add(m.ID, added)
 	return added
+}
+
+func (m Meter) check() {
+	must("Meter.Formula", m.Formula, "sum", "count", "last")
+	must("Meter.Status", m.Status, "active", "inactive")
+	must("Meter.TimeWindow", m.TimeWindow, "", "hour", "day")
 }
 
 func (m *meter) setStatus(status string, now time.Time) {

@@ -2,8 +2,8 @@ package stripetest
 
 import (
 	"maps"
-	"math/big"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,25 +78,35 @@ func (p *params) amount(name string) string {
 	case whole != "" && decimal != "":
 		p.invalid(name, "", "You may only specify one of these parameters: %s, %s_decimal.", name, name)
 	case whole != "":
-		p.int(name, 0)
-		return whole
-	case decimal != "":
-		n, parsed := new(big.Rat).SetString(decimal)
-		if !parsed {
-			p.invalid(name+"_decimal", "", "Invalid decimal: %s", decimal)
-			return ""
+		n := p.int(name, 0)
+		if n < 0 || n > maxAmount {
+			p.invalid(name, "parameter_invalid_integer", "This value must be between 0 and %d.", maxAmount)
 		}
-		return trimZeros(n.FloatString(12))
+		return strconv.FormatInt(n, 10)
+	case decimal != "":
+		if !decimalShape.MatchString(decimal) {
+			p.invalid(name+"_decimal", "", "Invalid decimal: %s", decimal)
+		}
+		return trimZeros(decimal)
 	}
 	return ""
 }
 
+// maxAmount is the greatest amount in minor units.
+const maxAmount = 999_999_999_999
+
+// decimalShape is that of amounts; Stripe takes 12 decimal places.
+var decimalShape = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,12})?$`)
+
 // trimZeros is the canonical form of a decimal number.
 func trimZeros(decimal string) string {
-	if !strings.Contains(decimal, ".") {
-		return decimal
+	if strings.Contains(decimal, ".") {
+		decimal = strings.TrimSuffix(strings.TrimRight(decimal, "0"), ".")
 	}
-	return strings.TrimSuffix(strings.TrimRight(decimal, "0"), ".")
+	if trimmed := strings.TrimLeft(decimal, "0"); trimmed != "" && trimmed[0] != '.' {
+		return trimmed
+	}
+	return "0" + strings.TrimLeft(decimal, "0")
 }
 
 // dict is a map: name[key]=value. An empty value takes the key away.

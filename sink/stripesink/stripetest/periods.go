@@ -1,6 +1,9 @@
 package stripetest
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // period is one billing period: usage in [start, end) is on its invoice.
 type period struct{ start, end time.Time }
@@ -14,7 +17,7 @@ func (s *Server) roll(sub *subscription) *subscription {
 	for now := s.now(); sub.Status != "canceled" && !now.Before(sub.End); {
 		sub.past = append(sub.past, sub.current())
 		if sub.CancelAtPeriodEnd {
-			sub.Status, sub.canceled = "canceled", sub.End
+			s.cancel(sub, sub.End)
 			break
 		}
 		p := s.prices.byID[sub.Items[0].Price]
@@ -24,6 +27,30 @@ func (s *Server) roll(sub *subscription) *subscription {
 		}
 	}
 	return sub
+}
+
+// setPeriod gives sub its running period, by default one interval of its price from
+// now, and the anchor from which the next ones are counted.
+func (sub *subscription) setPeriod(p *price, before period, now time.Time) {
+	if sub.Start.IsZero() {
+		sub.Start = now
+	}
+	sub.Start = sub.Start.UTC().Truncate(time.Second)
+	regular := p.after(sub.Start, 1)
+	if sub.End.IsZero() {
+		sub.End = regular
+	}
+	sub.End = sub.End.UTC().Truncate(time.Second)
+	if !sub.End.After(sub.Start) {
+		panic(fmt.Sprintf("stripetest: subscription %s: its period ends before it starts", sub.ID))
+	}
+	switch {
+	case sub.current() == before: // so the anchor holds
+	case sub.End.Equal(regular):
+		sub.anchor = sub.Start
+	default:
+		sub.anchor = sub.End
+	}
 }
 
 func (sub *subscription) current() period { return period{sub.Start, sub.End} }

@@ -9,6 +9,13 @@ import (
 	"time"
 )
 
+// indexed is what search has of a subscription since a moment.
+type indexed struct {
+	at       time.Time
+	status   string
+	metadata map[string]string
+}
+
 // index notes what search will find of sub from now on.
 func (sub *subscription) index(now time.Time) {
 	sub.indexed = append(sub.indexed, indexed{now, sub.Status, maps.Clone(sub.Metadata)})

@@ -3,9 +3,10 @@ package stripetest
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 )
@@ -55,7 +56,7 @@ type Server struct {
 
 type counters struct {
 	requests, fired, overlaps, throttled int
-	to                                   map[string]int // by pattern
+	to                                   map[string]int // by endpoint
 }
 
 // New returns a Stripe that has these meters, and nothing else yet.
@@ -120,8 +121,9 @@ type request struct {
 }
 
 // read registers a request that changes nothing.
-func (s *Server) read(pattern string, answer func(*request) response) {
-	s.mux.HandleFunc(pattern, s.serve(func(r *request) response {
+func (s *Server) read(endpoint string, answer func(*request) response) {
+	s.counters.to[endpoint] = 0
+	s.mux.HandleFunc(endpoint, s.serve(func(r *request) response {
 		r.fault.wait(r.Request)
 		if r.fault.Answer == Error500 {
 			return unknownError()
@@ -139,8 +141,9 @@ func (s *Server) read(pattern string, answer func(*request) response) {
 // write registers a request that changes something. check, which may refuse, sees
 // the request before the idempotency layer; the change that it returns runs behind
 // it, and what it answers is stored.
-func (s *Server) write(pattern string, check func(*request) (change func() response)) {
-	s.mux.HandleFunc(pattern, s.serve(func(r *request) response {
+func (s *Server) write(endpoint string, check func(*request) (change func() response)) {
+	s.counters.to[endpoint] = 0
+	s.mux.HandleFunc(endpoint, s.serve(func(r *request) response {
 		s.mu.Lock()
 		change := check(r)
 		s.mu.Unlock()
@@ -249,11 +252,19 @@ func (s *Server) newID(prefix string) string {
 func (s *Server) Requests() int { s.mu.Lock(); defer s.mu.Unlock(); return s.counters.requests }
 
 // RequestsTo is how many of them came to an endpoint, such as
-// "POST /v1/subscription_items/{id}/usage_records".
+// "POST /v1/subscription_items/{id}/usage_records". It panics if there is no such.
 func (s *Server) RequestsTo(endpoint string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.counters.to[strings.TrimSpace(endpoint)]
+	s.mustServe(endpoint)
+	return s.counters.to[endpoint]
+}
+
+// mustServe panics if there is no such endpoint, for that is a mistake in a test.
+func (s *Server) mustServe(endpoint string) {
+	if _, known := s.counters.to[endpoint]; !known {
+		panic(fmt.Sprintf("stripetest: no endpoint %q; there are %q", endpoint, slices.Sorted(maps.Keys(s.counters.to))))
+	}
 }
 
 // Fired is how many scripted faults have struck.

@@ -38,6 +38,7 @@ type subscription struct {
 	anchor   time.Time // periods are counted from here
 	canceled time.Time // zero: it is not
 	past     []period  // oldest first
+	items    []*item   // deleted ones, too
 	indexed  []indexed // what search has seen, oldest first
 }
 
@@ -45,7 +46,7 @@ type item struct {
 	Item
 	sub     *subscription
 	created time.Time
-	removed bool
+	deleted bool
 	usage   map[int64]int64 // quantity by second
 }
 
@@ -57,25 +58,26 @@ func (s *Server) AddSubscription(sub Subscription) Subscription {
 	return s.addSubscription(sub).copy()
 }
 
-// ChangeSubscription changes a subscription, which must exist: its state, its
-// metadata, its current period, its items. Items that are no longer among them are
-// deleted.
+// ChangeSubscription changes a subscription, which must exist, and returns it as it
+// is then. Items that are no longer in it are deleted. A later Start ends the period
+// that ran until then.
 func (s *Server) ChangeSubscription(id string, change func(*Subscription)) Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.roll(s.subscriptions.get(id))
+	before, now := sub.current(), s.now()
 	changed := sub.copy()
 	change(&changed)
-	changed.ID = id
-	if changed.Status == "canceled" {
-		s.cancel(sub)
-	}
-	if !changed.Start.Equal(sub.Start) {
-		sub.anchor = changed.Start
+	changed.ID, changed.Customer = id, sub.Customer
+	if changed.Status == "canceled" && sub.Status != "canceled" {
+		sub.canceled = now
 	}
 	sub.Subscription = changed
-	s.setItems(sub)
-	sub.index(s.now())
+	s.complete(sub, before)
+	if sub.Start.After(before.start) {
+		sub.past = append(sub.past, period{before.start, sub.Start})
+	}
+	sub.index(now)
 	return sub.copy()
 }
 
@@ -86,54 +88,57 @@ func (sub *subscription) copy() Subscription {
 	return c
 }
 
-func (s *Server) addSubscription(new Subscription) *subscription {
-	sub := &subscription{Subscription: new, created: s.now()}
+func (s *Server) addSubscription(given Subscription) *subscription {
+	sub := &subscription{Subscription: given, created: s.now()}
 	sub.ID = cmp.Or(sub.ID, s.newID("sub"))
-	sub.Status = cmp.Or(sub.Status, "active")
-	sub.Items, sub.Metadata = slices.Clone(sub.Items), maps.Clone(sub.Metadata)
+	sub.Subscription = sub.copy()
 	c, found := s.customer(sub.Customer)
-	if !found || len(sub.Items) == 0 {
-		panic(fmt.Sprintf("stripetest: subscription %s must have items, and a customer who was added", sub.ID))
+	if !found {
+		panic(fmt.Sprintf("stripetest: subscription %s: there is no customer %q", sub.ID, sub.Customer))
 	}
-	p := s.prices.get(sub.Items[0].Price)
-	c.Currency = cmp.Or(c.Currency, p.Currency)
-	if sub.Start.IsZero() {
-		sub.Start = s.now()
-	}
-	sub.Start = sub.Start.Truncate(time.Second).UTC()
-	sub.anchor = sub.Start
-	if sub.End.IsZero() {
-		sub.End = p.after(sub.anchor, 1)
-	}
-	sub.End = sub.End.Truncate(time.Second).UTC()
+	s.complete(sub, period{})
+	c.Currency = cmp.Or(c.Currency, s.prices.get(sub.Items[0].Price).Currency)
 	s.subscriptions.add(sub.ID, sub)
-	s.setItems(sub)
 	sub.index(sub.created)
 	return sub
 }
 
+// complete brings the defaults, the items and the period of sub in order; its period
+// was the one before.
+func (s *Server) complete(sub *subscription, before period) {
+	sub.Status = cmp.Or(sub.Status, "active")
+	must("Subscription.Status", sub.Status, "active", "trialing", "past_due", "unpaid", "canceled", "paused",
+		"incomplete", "incomplete_expired")
+	if len(sub.Items) == 0 {
+		panic(fmt.Sprintf("stripetest: subscription %s has no items", sub.ID))
+	}
+	s.setItems(sub)
+	sub.setPeriod(s.prices.get(sub.Items[0].Price), before, s.now())
+}
+
 // setItems makes the items of sub those that it says it has.
 func (s *Server) setItems(sub *subscription) {
-	for i := range sub.Items {
-		it := &sub.Items[i]
-		s.prices.get(it.Price)
-		it.ID = cmp.Or(it.ID, s.newID("si"))
-		if known, found := s.items.byID[it.ID]; found && known.sub == sub {
-			known.Item = *it
-			continue
-		}
-		s.items.add(it.ID, &item{Item: *it, sub: sub, created: s.now(), usage: map[int64]int64{}})
+	for _, it := range sub.items {
+		it.deleted = true
 	}
-	for _, it := range s.items.byID {
-		if it.sub == sub {
-			it.removed = !slices.ContainsFunc(sub.Items, func(kept Item) bool { return kept.ID == it.ID })
+	for i := range sub.Items {
+		want := &sub.Items[i]
+		s.prices.get(want.Price)
+		want.ID = cmp.Or(want.ID, s.newID("si"))
+		it, known := s.items.byID[want.ID]
+		if !known || it.sub != sub {
+			it = &item{sub: sub, created: s.now(), usage: map[int64]int64{}}
+			s.items.add(want.ID, it)
+			sub.items = append(sub.items, it)
 		}
+		it.Item, it.deleted = *want, false
 	}
 }
 
-func (s *Server) cancel(sub *subscription) {
+func (s *Server) cancel(sub *subscription, at time.Time) {
 	if sub.Status != "canceled" {
-		sub.Status, sub.canceled = "canceled", s.now()
+		sub.Status, sub.canceled = "canceled", at
+		sub.index(at)
 	}
 }
 

@@ -47,7 +47,7 @@ func (s *Server) listEventSummaries(r *request) response {
 		return object{
 			"id": id(from), "object": "billing.meter_event_summary", "livemode": s.Live, "meter": m.ID,
 			"start_time": from, "end_time": from + length,
-			"aggregated_value": m.aggregate(seen, func(at int64) bool { return at >= from && at < from+length }),
+			"aggregated_value": float64(m.aggregate(seen, func(at int64) bool { return at >= from && at < from+length })),
 		}
 	})
 }

@@ -32,6 +32,13 @@ func (t *table[T]) get(id string) T {
 	return v
 }
 
+// must panics unless a field has one of the values, for that is a mistake in a test.
+func must(field, value string, values ...string) {
+	if !slices.Contains(values, value) {
+		panic(fmt.Sprintf("stripetest: %s is %q: use one of %q", field, value, values))
+	}
+}
+
 // newest are all objects, the newest first, as Stripe lists them.
 func (t *table[T]) newest(want func(T) bool) []T {
 	var all []T

@@ -48,7 +48,7 @@ func (s *Server) Billed(item string, at time.Time) int64 {
 func (s *Server) billed(it *item, p period) int64 {
 	price := s.prices.byID[it.Price]
 	if m, metered := s.meters.byID[price.Meter]; metered {
-		return int64(m.aggregate(s.bySeries[series{m.ID, it.sub.Customer}], p.holds))
+		return m.aggregate(s.bySeries[series{m.ID, it.sub.Customer}], p.holds)
 	}
 	return it.aggregate(price.Aggregate, p)
 }
@@ -114,8 +114,9 @@ func (s *Server) refuseUsage(it *item, record UsageRecord) *response {
 	price, now := s.prices.byID[it.Price], s.now()
 	var bad response
 	switch {
-	case price.UsageType != "metered" || price.Meter != "":
-		bad = invalid("", "", "Cannot create the usage record because the price is not metered by usage records.")
+	case price.Aggregate == "":
+		bad = invalid("", "", "Cannot create a usage record for `%s` because it is not on the legacy metered billing system. "+
+			"Call /v1/billing/meter_events instead.", it.ID)
 	case slices.Contains([]string{"canceled", "incomplete_expired"}, it.sub.Status):
 		bad = invalid("", "", "Cannot create the usage record because the subscription has been canceled.")
 	case record.Action == "set" && (it.UsageThreshold != 0 || it.sub.AmountThreshold != 0):
