@@ -42,6 +42,14 @@ func (a answer) failure(doing, object string) error {
 	return pause(err, a.retryAfter())
 }
 
+// needing adds to err what a restricted key lacks, if that may be the reason.
+func (a answer) needing(permission string, err error) error {
+	if err == nil || a.Status != http.StatusForbidden {
+		return err
+	}
+	return fmt.Errorf("%w; a restricted key needs %s", err, permission)
+}
+
 // is reports whether the answer calls itself this object. A proxy says 200, too.
 func (a answer) is(object string) bool {
 	var said struct {

@@ -65,5 +65,5 @@ func (s *Sink) errMissingMeter(feature, eventName string) error {
 // sumsRaw reports whether m adds up what each event brings, without a time window in
 // which the last event wins.
 func sumsRaw(m *stripe.BillingMeter) bool {
-	return formula(m) == stripe.BillingMeterDefaultAggregationFormulaSum && m.EventTimeWindow == ""
+	return formula(m) == formulaSum && m.EventTimeWindow == ""
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
@@ -50,10 +49,7 @@ func listMeters(ctx context.Context, client meter.Client) (map[string]*stripe.Bi
 			list = client.List(&stripe.BillingMeterListParams{ListParams: pageParams(ctx, after)})
 			return list.Err()
 		})
-		if err := a.failure("listing the billing meters", "list"); err != nil {
-			if a.Status == http.StatusForbidden {
-				err = fmt.Errorf("%w; a restricted key needs read access to billing meters", err)
-			}
+		if err := a.needing("read access to billing meters", a.failure("listing the billing meters", "list")); err != nil {
 			return "", false, err
 		}
 		for _, m := range list.BillingMeterList().Data {

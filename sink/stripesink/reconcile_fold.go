@@ -18,7 +18,7 @@ type level struct{ at, quantity int64 }
 
 // foldable reports whether fold knows how m combines quantities.
 func foldable(m *stripe.BillingMeter) bool {
-	sums := formula(m) == stripe.BillingMeterDefaultAggregationFormulaSum
+	sums := formula(m) == formulaSum
 	return (sums || formula(m) == formulaLast) && windowSeconds(m) >= 0
 }
 

@@ -222,6 +222,7 @@ func TestReconcileCombinesAsTheMeterDoes(t *testing.T) {
 					a.recorded(t, r)
 					b.add(sink.Delivered, r)
 				}
+				random.Shuffle(len(b), func(i, j int) { b[i], b[j] = b[j], b[i] })
 				got, err := a.sink.Reconcile(t.Context(), b.all(), midnight, midnight.Add(72*time.Hour))
 				require.NoError(t, err)
 				require.Len(t, got.Lines, 1)

@@ -33,6 +33,23 @@
 // else, and one of the other mode than the key's. Records whose subject is no customer ID are rejected unsent, for Stripe
 // would accept them and bill nobody.
 //
+// # After a delivery
+//
+// Delivered means accepted: Stripe answered that it took the record. Billed is what
+// its meters have added up, later. Between the two stand
+//
+//   - [Sink.Webhook], which takes what Stripe reports about events that it could not
+//     bill, and reopens their records;
+//   - [Sink.Reconcile], which compares all that was delivered with all that is billed,
+//     for the reports name only samples;
+//   - [Sink.Void], by which meter has Stripe cancel a record's event, within 24 hours;
+//   - [Sink.Verify], by which meter finds out about a record in doubt that is too old
+//     to be sent again, where a minute has no other usage.
+//
+// None of these was tried against a live account: they rest on what Stripe documents.
+// How late its totals are, and what it answers to a second cancellation or about an
+// event that it doesn't have, it doesn't say.
+//
 // # Levels
 //
 // A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last

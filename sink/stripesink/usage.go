@@ -9,6 +9,7 @@ import (
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/billing/metereventsummary"
 )
 
 // maxExact is the highest number up to which a float64, which Stripe's totals are,
@@ -79,38 +80,32 @@ func (s *Sink) total(ctx context.Context, m *stripe.BillingMeter, customer strin
 		return 0, fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
 	}
 	what := fmt.Sprintf("reading what meter %q holds for %s", stripeapi.Clean(m.EventName, s.cfg.Key), customer)
-	last, count := "", 0
-	for range maxPages {
-		var page *stripe.BillingMeterEventSummaryList
-		err := s.getList(ctx, what, "read access to billing meters", func(ctx context.Context) error {
-			params := &stripe.BillingMeterEventSummaryListParams{
-				ID: stripe.String(m.ID), Customer: stripe.String(customer),
+	parts := 0
+	err = eachPage("summaries", func(after string) (last string, more bool, err error) {
+		var list *metereventsummary.Iter
+		a := ask(ctx, s.cfg.Key, func(ctx context.Context) error {
+			list = s.summaries.List(&stripe.BillingMeterEventSummaryListParams{
+				ListParams: pageParams(ctx, after), ID: stripe.String(m.ID), Customer: stripe.String(customer),
 				StartTime: stripe.Int64(start.Unix()), EndTime: stripe.Int64(end.Unix()),
-			}
-			params.Context, params.Single, params.Limit = ctx, true, stripe.Int64(100)
-			if last != "" {
-				params.StartingAfter = stripe.String(last)
-			}
-			list := s.summaries.List(params)
-			page = list.BillingMeterEventSummaryList()
+			})
 			return list.Err()
 		})
-		if err != nil {
-			return 0, err
+		if err := a.needing("read access to billing meters", a.failure(what, "list")); err != nil {
+			return "", false, err
 		}
-		last = ""
-		for _, part := range page.Data {
+		for _, part := range list.BillingMeterEventSummaryList().Data {
 			if part == nil || part.Meter != m.ID || part.StartTime < start.Unix() || part.EndTime > end.Unix() {
-				return 0, fmt.Errorf("stripesink: %s: the answer is about another meter or time", what)
+				return "", false, fmt.Errorf("stripesink: %s: the answer is about another meter or time", what)
 			}
-			total, last, count = total+part.AggregatedValue, part.ID, count+1
+			total, last, parts = total+part.AggregatedValue, part.ID, parts+1
 		}
-		if count > 1 && formula(m) != stripe.BillingMeterDefaultAggregationFormulaSum {
-			return 0, fmt.Errorf("stripesink: %s: %d summaries, which a meter of formula %q does not add up", what, count, formula(m))
+		if parts > 1 && formula(m) != formulaSum {
+			return "", false, fmt.Errorf("stripesink: %s: %d summaries, which a meter of formula %q does not add up", what, parts, formula(m))
 		}
-		if !page.HasMore || last == "" {
-			return total, nil
-		}
+		return last, list.Meta().HasMore, nil
+	})
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("stripesink: %s: more than %d summaries: not all were added", what, maxPages*100)
+	return total, nil
 }

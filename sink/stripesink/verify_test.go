@@ -137,6 +137,21 @@ func TestVerifyDoubtsWhatProvesNothing(t *testing.T) {
 	}
 }
 
+// Whether Stripe tells of the usage of an archived meter is not known.
+func TestVerifyDoubtsAnArchivedMeter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, nil, stripetest.Meter{ID: "mtr_1", EventName: event})
+		a.ChangeMeter("mtr_1", func(m *stripetest.Meter) { m.Status = "inactive" })
+		for range 3 {
+			outcome, err := a.sink.Verify(t.Context(), lately(0, 7), true)
+			require.NoError(t, err)
+			require.Equal(t, sink.InDoubt, outcome)
+			time.Sleep(24 * time.Hour)
+		}
+	})
+}
+
 // No failure to read may pass for "Stripe has nothing".
 func TestVerifyFailsWithTheRead(t *testing.T) {
 	t.Parallel()

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76"
 )
@@ -54,17 +53,19 @@ func (s *Sink) Void(ctx context.Context, r sink.Record) error {
 
 // cancelEvent makes one request. A nil key is a fresh one.
 func (s *Sink) cancelEvent(ctx context.Context, m Meter, r sink.Record, key *string) answer {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	ctx, exchange := stripeapi.Watch(ctx)
 	params := &stripe.BillingMeterEventAdjustmentParams{
 		EventName: stripe.String(m.EventName),
 		Type:      stripe.String(string(stripe.BillingMeterEventAdjustmentTypeCancel)),
 		Cancel:    &stripe.BillingMeterEventAdjustmentCancelParams{Identifier: stripe.String(r.ID)},
 	}
-	params.Context, params.IdempotencyKey = ctx, key
-	made, err := s.adjustments.New(params)
-	a := answer{Exchange: exchange, err: err, id: r.ID, key: s.cfg.Key}
+	params.IdempotencyKey = key
+	var made *stripe.BillingMeterEventAdjustment
+	a := ask(ctx, s.cfg.Key, func(ctx context.Context) (err error) {
+		params.Context = ctx
+		made, err = s.adjustments.New(params)
+		return err
+	})
+	a.id = r.ID
 	if made != nil && made.Cancel != nil && made.Cancel.Identifier == r.ID {
 		a.object = made.Object
 	}

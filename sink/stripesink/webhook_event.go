@@ -142,9 +142,10 @@ func (h *webhookHandler) reopenSample(ctx context.Context, identifier, reason st
 // fetchEvent asks Stripe for the whole of a thin event.
 func (s *Sink) fetchEvent(ctx context.Context, thin event) (full event, err error) {
 	what := "reading event " + thin.ID
-	_, err = s.get(ctx, what, "read access to events", func(ctx context.Context) error {
+	a := ask(ctx, s.cfg.Key, func(ctx context.Context) error {
 		return s.api.GetV2(ctx, s.cfg.Key, stripe.FormatURLPath("/v2/core/events/%s", thin.ID), &full)
 	})
+	err = a.needing("read access to events", a.failure(what, "v2.core.event"))
 	if err == nil && (full.ID != thin.ID || full.Type != thin.Type || full.Livemode != thin.Livemode) {
 		err = fmt.Errorf("stripesink: %s: the answer is another event, so perhaps not Stripe's", what)
 	}

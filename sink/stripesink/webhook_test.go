@@ -391,7 +391,7 @@ func TestWebhookThatCannotAsk(t *testing.T) {
 		"another event": {200, reportOf("evt_2", 1, "a"), "another event"},
 		"other mode":    {200, strings.Replace(reportOf("evt_1", 1, "a"), "false", "true", 1), "another event"},
 		"no data":       {200, thin("evt_1"), "no report in its data"},
-		"null":          {200, "null", "another event"},
+		"null":          {200, "null", "perhaps not Stripe's"},
 		"no JSON":       {200, testKey, "body sample: '[key]'"},
 		"a page":        {502, "<html>" + testKey, "(status 502)"},
 		"redirect":      {302, reportOf("evt_1", 1, "a"), "(status 302)"},
