@@ -2,6 +2,7 @@ package stripesink_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -73,6 +74,7 @@ func (b *register) through(t testing.TB, client *http.Client) *stripesink.UsageR
 		Key:     testKey,
 		Prices:  map[string][]string{feature: {"price_sum"}},
 		BaseURL: stripetest.URL, HTTPClient: client,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	if b.change != nil {
 		b.change(&cfg)

@@ -85,7 +85,7 @@ func TestLateUsageIsRestamped(t *testing.T) {
 				}
 				require.Equal(t, sink.Delivered, outcomes[0])
 				require.EqualValues(t, 7, b.billed(customer))
-				require.Contains(t, log.String(), "billed in a later period")
+				require.Contains(t, log.String(), "billed at another time than its own")
 				require.Contains(t, log.String(), late.ID)
 
 				again := usage(1, 3) // what is set must not fall on what was added up
