@@ -21,31 +21,32 @@ import (
 
 const canary = "canary4711"
 
-// Each server here repeats the key in its own way, as a debugging proxy would.
+// leaks repeat the key, each in its own way, as a debugging proxy would.
+var leaks = map[string]http.HandlerFunc{
+	"stripe error": func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, stripeError("invalid_request_error", "", "Invalid API Key provided: "+r.Header.Get("Authorization")))
+	},
+	"invalid": func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, stripeError("invalid_request_error", r.Header.Get("Authorization"), strings.Repeat("x", 285)+r.Header.Get("Authorization")))
+	},
+	"text": func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprint(w, r.Header)
+	},
+	"page": func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadGateway)
+		fmt.Fprintf(w, "<html>%v", r.Header)
+	},
+	"no JSON": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header) },
+	"redirect": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/?key="+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusFound)
+	},
+	"break": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+}
+
 func TestKeyStaysSecret(t *testing.T) { // not parallel: it watches standard error
-	leaks := map[string]http.HandlerFunc{
-		"stripe error": func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, stripeError("invalid_request_error", "", "Invalid API Key provided: "+r.Header.Get("Authorization")))
-		},
-		"invalid": func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprint(w, stripeError("invalid_request_error", r.Header.Get("Authorization"), strings.Repeat("x", 285)+r.Header.Get("Authorization")))
-		},
-		"text": func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusInternalServerError)
-			fmt.Fprint(w, r.Header)
-		},
-		"page": func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusBadGateway)
-			fmt.Fprintf(w, "<html>%v", r.Header)
-		},
-		"no JSON": func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header) },
-		"redirect": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/?key="+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusFound)
-		},
-		"break": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-	}
 	var said bytes.Buffer
 	stderr := captureStderr(t, func() {
 		for name, handler := range leaks {

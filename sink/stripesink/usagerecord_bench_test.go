@@ -2,7 +2,9 @@ package stripesink_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +24,7 @@ type register struct {
 	sink   *stripesink.UsageRecords
 	change func(*stripesink.UsageRecordsConfig)
 	items  map[string]string // first one by customer
+	ago    atomic.Int64      // nanoseconds that Stripe's clock is set back
 }
 
 // newRegister also has customer subscribed to price_sum, which feature is billed by,
@@ -30,6 +33,7 @@ func newRegister(t *testing.T, change func(*stripesink.UsageRecordsConfig)) *reg
 	t.Helper()
 	b := &register{Server: stripetest.New(), change: change, items: map[string]string{}}
 	b.Key = testKey
+	b.Now = func() time.Time { return time.Now().Add(-time.Duration(b.ago.Load())) }
 	for _, aggregate := range []string{"sum", "max", "last_during_period", "last_ever"} {
 		b.AddPrice(stripetest.Price{ID: "price_" + aggregate, Aggregate: aggregate})
 	}
@@ -41,11 +45,14 @@ func newRegister(t *testing.T, change func(*stripesink.UsageRecordsConfig)) *reg
 	return b
 }
 
-// subscribe gives a customer a subscription, of a period that began ten days ago.
+const day = 24 * time.Hour
+
+// subscribe gives a customer a subscription, as if it had done so ten days ago.
 func (b *register) subscribe(customer string, prices ...string) stripetest.Subscription {
+	b.ago.Store(int64(10 * day))
+	defer b.ago.Store(0)
 	b.AddCustomer(stripetest.Customer{ID: customer})
-	now := time.Now()
-	sub := stripetest.Subscription{Customer: customer, Start: now.AddDate(0, 0, -10), End: now.AddDate(0, 0, 20)}
+	sub := stripetest.Subscription{Customer: customer, End: time.Now().Add(20 * day)}
 	for _, price := range prices {
 		sub.Items = append(sub.Items, stripetest.Item{Price: price})
 	}
@@ -58,18 +65,23 @@ func (b *register) subscribe(customer string, prices ...string) stripetest.Subsc
 func (b *register) billed(customer string) int64 { return b.Billed(b.items[customer], time.Now()) }
 
 // restart forgets all that a process knows.
-func (b *register) restart(t *testing.T) {
+func (b *register) restart(t testing.TB) { b.sink = b.through(t, b.client) }
+
+// through returns a sink that reaches Stripe through client.
+func (b *register) through(t testing.TB, client *http.Client) *stripesink.UsageRecords {
 	t.Helper()
 	cfg := stripesink.UsageRecordsConfig{
 		Key:     testKey,
 		Prices:  map[string][]string{feature: {"price_sum"}},
-		BaseURL: stripetest.URL, HTTPClient: b.client,
+		BaseURL: stripetest.URL, HTTPClient: client,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	if b.change != nil {
 		b.change(&cfg)
 	}
-	b.sink = stripesink.NewUsageRecords(cfg)
-	require.NoError(t, b.sink.Validate())
+	s := stripesink.NewUsageRecords(cfg)
+	require.NoError(t, s.Validate())
+	return s
 }
 
 // usage is a record of the minute that is n minutes after the last whole hour.

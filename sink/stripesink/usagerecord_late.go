@@ -25,10 +25,13 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	if err != nil {
 		return err, !waits(err)
 	}
-	belongs := r.End.Unix() > p.contract.start
+	belongs, now := r.End.Unix() > p.contract.start, time.Now()
 	switch {
 	case p.item.id != was.item.id:
 		return notSent(sink.ErrNotApplied, "its subject has just moved from item %s to %s", was.item.id, p.item.id), false
+	case u.second(r) > p.contract.start && u.cfg.Increment && surely:
+		// Refused for a clock that was ahead, and stored under its key.
+		return u.add(ctx, r, p, trace{payer: p.item.id, moved: u.second(r), movedAt: now})
 	case u.second(r) > p.contract.start:
 		return fmt.Errorf("%w; but the running period of %s began before", refused, p.contract.id), false
 	case !surely:
@@ -38,7 +41,6 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	case !belongs && u.cfg.Late != RestampLate:
 		return fmt.Errorf("%w; UsageRecordsConfig.Late can have such usage billed in the running period", refused), false
 	}
-	now := time.Now()
 	second := u.registers.spare(now.Unix())
 	if second <= p.contract.start {
 		return sink.RetryAfter(notSent(sink.ErrNotApplied, "the running period has only just begun"), u.registers.apart()), false
@@ -59,8 +61,8 @@ func (u *UsageRecords) addAgain(ctx context.Context, r sink.Record, p payer, kno
 // Stripe may have stored the refusal under that.
 func (u *UsageRecords) add(ctx context.Context, r sink.Record, p payer, to trace) (err error, halt bool) {
 	err, halt = u.post(ctx, r, p, addition(r, to.moved, r.ID+"-late"), to)
-	if err == nil {
-		u.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "usage billed in a later period than that of its window's begin",
+	if err == nil && to.moved != u.second(r) {
+		u.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "usage billed at another time than its own, in the running period",
 			slog.String("record", r.ID), slog.String("feature", r.Feature), slog.String("subject", r.Subject),
 			slog.String("item", p.item.id), slog.Int64("quantity", r.Quantity),
 			slog.Time("from", r.Start), slog.Time("to", r.End), slog.Time("billed_at", time.Unix(to.moved, 0).UTC()))

@@ -58,7 +58,10 @@ func (u *UsageRecords) Usage(ctx context.Context, feature, subject string, start
 		}
 		return last, page.HasMore, nil
 	})
-	return total, err
+	if err != nil {
+		return 0, err
+	}
+	return total, nil
 }
 
 // periods reads a page of an item's totals, newest period first.
