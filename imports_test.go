@@ -40,7 +40,7 @@ var layers = map[string]layer{
 		others: []string{lru, otel, metrics, traces, xrate},
 	},
 
-	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{stripe}},
+	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
 	"sink/stripesink/stripetest": {},
 	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "sink"}},
 	"sink/httpsink":              {ours: []string{"sink"}},

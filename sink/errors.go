@@ -14,9 +14,9 @@ var (
 	// connection was refused, the request was throttled, the transaction rolled
 	// back before its commit. The record is sent again.
 	ErrNotApplied = errors.New("sink: not applied")
-	// ErrUnknownRecord says that a meter has no record of that ID, or not any more.
-	// It is no answer of a sink.
-	ErrUnknownRecord = errors.New("sink: unknown record")
+	// ErrUnknownRecord says that there is no such record: another meter's, or one
+	// settled so long ago that nothing is left of it. It is no outcome.
+	ErrUnknownRecord = errors.New("sink: no such record")
 )
 
 // BatchError answers for each record of a batch alone.

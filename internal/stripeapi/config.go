@@ -11,7 +11,7 @@ import (
 
 var (
 	keyShape  = regexp.MustCompile(`^(sk|rk)_(test|live)_[A-Za-z0-9_]+$`)
-	keyLike   = regexp.MustCompile(`(sk|rk|pk)_(test|live)_[A-Za-z0-9_*]*`)
+	keyLike   = regexp.MustCompile(`(?:(?:sk|rk|pk)_(?:test|live)|whsec)_[A-Za-z0-9_*+/=]*`)
 	accountID = regexp.MustCompile(`^acct_[A-Za-z0-9]+$`)
 )
 
@@ -74,7 +74,7 @@ func loopback(host string) bool {
 const maxText = 300
 
 // Clean makes a foreign text fit for an error or log: without key or anything
-// that looks like one, on one line, at most maxText bytes.
+// that looks like a key or a webhook's secret, on one line, at most maxText bytes.
 func Clean(text, key string) string {
 	if key != "" { // first, while the text is whole: half a key is a secret, too
 		text = strings.ReplaceAll(text, key, "[key]")

@@ -17,6 +17,7 @@ func TestClean(t *testing.T) {
 		"a " + secret + " b":            "a [key] b",
 		"masked sk_test_****abcd here":  "masked [key] here",
 		"another rk_live_zzz, too":      "another [key], too",
+		"signed by whsec_aB+/9=":        "signed by [key]",
 		"lines\r\nand\x00controls\x1b[": "lines  and controls [",
 		"bad \xff utf8":                 "bad ? utf8",
 		"":                              "",

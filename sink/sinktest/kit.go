@@ -176,11 +176,20 @@ func (k *kit) id() string {
 	return fmt.Sprintf("sinktest-%s-%d", k.token, k.records)
 }
 
-// record is a first attempt in the kit's first window.
+// width of the kit's windows: as short as the sink's limits let them be.
+func (tr *trial) width() time.Duration {
+	whole := (tr.limits.MinWindow + time.Second - 1).Truncate(time.Second)
+	return max(whole, time.Second)
+}
+
+// record is a first attempt in the kit's first window. Wider windows begin earlier,
+// for the rules need some of them before now.
 func (tr *trial) record(kind sink.Kind, subject string, quantity int64) sink.Record {
+	width := tr.width()
+	start := tr.start.Add(-10 * (width - time.Second))
 	return sink.Record{
 		ID: tr.id(), Feature: tr.feature(kind), Subject: subject, Kind: kind, Quantity: quantity,
-		Start: tr.start, End: tr.start.Add(time.Second), Attempt: 1,
+		Start: start, End: start.Add(width), Attempt: 1,
 	}
 }
 

@@ -16,6 +16,7 @@ var limitsRule = rule{
 		for name, value := range map[string]int64{
 			"MaxBatch": int64(l.MaxBatch), "Concurrency": int64(l.Concurrency), "MaxAge": int64(l.MaxAge),
 			"MaxQuantity": l.MaxQuantity, "DedupeWindow": int64(l.DedupeWindow), "Timeout": int64(l.Timeout),
+			"MinWindow": int64(l.MinWindow), "Confirm": int64(l.Confirm),
 		} {
 			if value < 0 {
 				tr.failf("Limits.%s is %d, below 0", name, value)

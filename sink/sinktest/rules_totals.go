@@ -71,6 +71,9 @@ var windowsRule = rule{
 		tr.wantTotal(first, 7, "a newer window of the series")
 		tr.must("an older window", record(8, 0))
 		tr.wantTotal(first, 15, "an older window of the series")
+		if tr.limits.MinWindow > 0 {
+			return // meter makes no second record of a series that begins at the same time
+		}
 		// Same quantity and window as one before: only the ID tells them apart.
 		tr.must("a record like an earlier one, under another ID", record(8, 0))
 		tr.wantTotal(first, 23, "a record like an earlier one, under another ID")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -54,6 +55,37 @@ func TestModestSinks(t *testing.T) {
 			s.front = front
 			require.NoError(t, check(t, s.harness))
 		})
+	}
+}
+
+// A register keeps one quantity for each time, whatever the ID.
+func TestRegisters(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		minWindow, resolution time.Duration
+		says                  string // "": good
+	}{
+		{5 * time.Second, 5 * time.Second, ""},
+		{90 * time.Second, time.Second, ""},
+		{4500 * time.Millisecond, 5 * time.Second, ""}, // windows begin at whole seconds
+		{5 * time.Second, 10 * time.Second, "sinktest: windows: "},
+		{0, time.Second, "windows: after a record like an earlier one, under another ID"},
+	} {
+		s := newSetup()
+		s.front = func(f *front) {
+			f.limits.MinWindow = test.minWindow
+			f.deliver = f.each(func(r *sink.Record) {
+				r.ID = fmt.Sprint(r.Feature, r.Subject, r.Kind, r.Start.UnixNano()/int64(test.resolution))
+			})
+		}
+		s.harness.Skip = map[string]string{"dimensions": "a register has none"}
+		s.harness.Series, s.harness.LostReply, s.harness.Stalled = nil, nil, nil
+		err := check(t, s.harness)
+		if test.says == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, test.says)
+		}
 	}
 }
 

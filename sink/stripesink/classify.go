@@ -25,12 +25,29 @@ type answer struct {
 	*stripeapi.Exchange
 	err    error  // of the SDK
 	object string // that the answer says it is
+	made   thing  // that it must be
+	at     int64  // the second that the record was sent for
 	id     string // of the record
 	key    string // not to be shown
 }
 
-// meterEvent is what Stripe calls the object that it made.
-const meterEvent = "billing.meter_event"
+// thing is what Stripe makes of a record.
+type thing struct {
+	object string        // its name for it
+	ahead  time.Duration // how far its second may be ahead of Stripe's clock
+}
+
+var (
+	meterEvent  = thing{"billing.meter_event", 5 * time.Minute}
+	usageRecord = thing{"usage_record", 0}
+)
+
+var (
+	// errLate wraps what Stripe says of a second before the running period.
+	errLate = fmt.Errorf("%w: too late for its billing period", sink.ErrRejected)
+	// errGone wraps what Stripe says of a subscription item that it has no more.
+	errGone = fmt.Errorf("%w: nowhere to bill it", sink.ErrNotApplied)
+)
 
 // classify judges by evidence: what left, and which complete answer came back. The
 // SDK's error alone tells less, for it takes a proxy's page for a network error
@@ -46,10 +63,10 @@ func classify(a answer) (err error, halt bool) {
 	case a.html():
 		return a.doubt("the answer is a web page, so not Stripe's"), true
 	case a.Status >= 200 && a.Status < 300:
-		if a.err != nil || a.object != meterEvent {
-			// A proxy says 200, too. If it was Stripe after all, it knows the
-			// identifier, and says so next time.
-			return a.doubt("the answer is no meter event, so perhaps not Stripe's"), true
+		if a.err != nil || a.object != a.made.object {
+			// A proxy says 200, too. If it was Stripe after all, it takes the same
+			// once more for what it is.
+			return a.doubt("the answer is no " + a.made.object + ", so perhaps not Stripe's"), true
 		}
 		return nil, false
 	}
@@ -68,15 +85,11 @@ func (a answer) refused(e *stripe.Error) (err error, halt bool) {
 		if e.Type != stripe.ErrorTypeInvalidRequest {
 			return a.doubt(said), true
 		}
-		id, exists := existing(e.Msg)
-		switch {
-		case !exists:
-			return a.wrap(sink.ErrRejected, said), false
-		case id == a.id:
-			return nil, false // an earlier attempt was recorded
-		}
-		return a.doubt(said), true
+		return a.invalid(e, said)
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		if a.gone(e) {
+			return a.wrap(errGone, said), false
+		}
 		return sink.RetryAfter(a.notApplied(said), operatorDelay), true
 	case http.StatusConflict:
 		if e.Code == stripe.ErrorCodeIdempotencyKeyInUse {
@@ -86,7 +99,36 @@ func (a answer) refused(e *stripe.Error) (err error, halt bool) {
 	case http.StatusTooManyRequests:
 		return a.notApplied(said), true
 	}
-	return a.doubt(said), true
+	// What Stripe has stored under the record's key says nothing of how it is now.
+	return a.doubt(said), a.Header.Get("Idempotent-Replayed") != "true"
+}
+
+// invalid judges a request that Stripe calls invalid.
+func (a answer) invalid(e *stripe.Error, said string) (err error, halt bool) {
+	if id, exists := existing(e.Msg); exists && a.made == meterEvent {
+		if id == a.id {
+			return nil, false // an earlier attempt was recorded
+		}
+		return a.doubt(said), true
+	}
+	switch {
+	case a.gone(e):
+		return a.wrap(errGone, said), false
+	case !complainsOfTime(e):
+		return a.wrap(sink.ErrRejected, said), false
+	}
+	if wait := a.early(); wait > 0 {
+		return sink.RetryAfter(a.notApplied(said+a.skew()), wait), true // so would be all others
+	}
+	if a.made == usageRecord {
+		return a.wrap(errLate, said+a.skew()), false
+	}
+	return a.wrap(sink.ErrRejected, said+a.skew()), false
+}
+
+// gone reports whether Stripe has no such subscription item.
+func (a answer) gone(e *stripe.Error) bool {
+	return a.made == usageRecord && e.Code == stripe.ErrorCodeResourceMissing
 }
 
 // existing finds the identifier in "An event already exists with identifier X."

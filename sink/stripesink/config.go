@@ -25,9 +25,9 @@ type Config struct {
 	Key string `json:"-"`
 
 	// Meters leads from a feature's name to the Stripe meter that bills it.
-	// Records of a feature that is not in it stay pending. Two features may share a
-	// meter; where their events for one customer meet, Stripe puts one off, and it is
-	// tried again. Required, not empty.
+	// Records of a feature that is not in it stay pending. Two features of kind Sum
+	// may share a meter; their events for one customer are sent one after another.
+	// Required, not empty.
 	Meters map[string]Meter
 
 	// Account is the ID of the Stripe account, such as "acct_1". It becomes part
@@ -44,6 +44,25 @@ type Config struct {
 	// retry. nil: a client of the sink's own, with HTTP/1.1, TLS 1.2 or later, and
 	// the proxy of the environment.
 	HTTPClient *http.Client
+
+	// SoleWriter says that nothing but this one meter, with its one directory, sends
+	// events for these customers and meters: no second process, no script, nobody by
+	// hand. Only then can [Sink.Verify] tell a record by what Stripe has counted. If
+	// it is not true, Verify may bill a record twice, or never. false: Verify leaves
+	// every record in doubt.
+	SoleWriter bool
+
+	// SubjectMetadata is the metadata field of subscriptions that holds the subject, such
+	// as "skm_key_id". A subject that is no customer ID is then looked up, and billed as
+	// the customer of the one subscription that it leads to; "sub_…" and "si_…" lead to
+	// theirs. A restricted key needs read access to subscriptions. Several subjects may
+	// then lead to one customer, so Verify leaves every record in doubt. "": only
+	// customer IDs are subjects.
+	SubjectMetadata string
+
+	// Mode is the one that Key must be of, so that a live key is refused in a test
+	// and a test key in production. "": either.
+	Mode Mode
 }
 
 // Meter names a Stripe billing meter. Only EventName is required.
@@ -65,35 +84,36 @@ func (m Meter) withDefaults() Meter {
 const maxName = 100
 
 func (c Config) validate() error {
-	var faults []error
-	fault := func(field string, err error) {
-		if err != nil {
-			faults = append(faults, fmt.Errorf("stripesink: Config.%s %w", field, err))
-		}
-	}
-	fault("Key", stripeapi.CheckKey(c.Key))
+	fault, faults := collect("Config")
+	checkAccess(fault, c.Key, c.Mode, c.BaseURL)
 	if len(c.Meters) == 0 {
 		fault("Meters", errors.New("is empty: name the Stripe meter of each feature to bill"))
 	}
 	for _, feature := range slices.Sorted(maps.Keys(c.Meters)) {
-		m, field := c.Meters[feature].withDefaults(), fmt.Sprintf("Meters[%q]", feature)
+		field := fmt.Sprintf("Meters[%q]", feature)
 		if feature == "" {
-			fault(field, errors.New("has no feature: use the name given to Meter.Feature"))
+			fault(field, errNoFeature)
 		}
-		fault(field+".EventName", checkEventName(m.EventName))
-		fault(field+".CustomerKey", checkPayloadKey(m.CustomerKey))
-		fault(field+".ValueKey", checkPayloadKey(m.ValueKey))
-		if m.CustomerKey == m.ValueKey {
-			fault(field, fmt.Errorf("has %q as both CustomerKey and ValueKey: they must differ", m.ValueKey))
-		}
+		c.Meters[feature].validate(field, fault)
 	}
+	fault("SubjectMetadata", checkMetadata(c.SubjectMetadata))
 	if c.Account != "" {
 		fault("Account", stripeapi.CheckAccount(c.Account))
 	}
-	if c.BaseURL != "" {
-		fault("BaseURL", stripeapi.CheckURL(c.BaseURL))
+	return faults()
+}
+
+var errNoFeature = errors.New("has no feature: use the name given to Meter.Feature")
+
+// validate notes the meter's faults under the name of its field.
+func (m Meter) validate(field string, fault func(string, error)) {
+	m = m.withDefaults()
+	fault(field+".EventName", checkEventName(m.EventName))
+	fault(field+".CustomerKey", checkPayloadKey(m.CustomerKey))
+	fault(field+".ValueKey", checkPayloadKey(m.ValueKey))
+	if m.CustomerKey == m.ValueKey {
+		fault(field, fmt.Errorf("has %q as both CustomerKey and ValueKey: they must differ", m.ValueKey))
 	}
-	return errors.Join(faults...)
 }
 
 func checkEventName(name string) error {
@@ -116,8 +136,9 @@ func checkPayloadKey(key string) error {
 
 // Format prints the configuration without the key, whatever the verb.
 func (c Config) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "{Key:[key] Meters:%+v Account:%s BaseURL:%s}",
-		c.Meters, stripeapi.Clean(c.Account, c.Key), stripeapi.Clean(c.BaseURL, c.Key))
+	fmt.Fprintf(f, "{Key:[key] Meters:%+v Account:%s BaseURL:%s Mode:%s SubjectMetadata:%s}",
+		c.Meters, stripeapi.Clean(c.Account, c.Key), stripeapi.Clean(c.BaseURL, c.Key), stripeapi.Clean(string(c.Mode), c.Key),
+		stripeapi.Clean(c.SubjectMetadata, c.Key))
 }
 
 // LogValue is what [Config.Format] prints.

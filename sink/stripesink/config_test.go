@@ -38,6 +38,12 @@ func TestValidate(t *testing.T) {
 		"other key":         {func(c *stripesink.Config) { c.Key = "whsec_1" }, "Config.Key is no Stripe key"},
 		"key with newline":  {func(c *stripesink.Config) { c.Key = testKey + "\n" }, "Config.Key is no Stripe key"},
 		"key without rest":  {func(c *stripesink.Config) { c.Key = "sk_test_" }, "Config.Key is no Stripe key"},
+		"live for live":     {func(c *stripesink.Config) { c.Key, c.Mode = "rk_live_1", stripesink.LiveMode }, ""},
+		"test for test":     {func(c *stripesink.Config) { c.Mode = stripesink.TestMode }, ""},
+		"live for test":     {func(c *stripesink.Config) { c.Key, c.Mode = "sk_live_1", stripesink.TestMode }, "Config.Mode is test, and Key is a live key"},
+		"test for live":     {func(c *stripesink.Config) { c.Mode = stripesink.LiveMode }, "Config.Mode is live, and Key is a test key"},
+		"other mode":        {func(c *stripesink.Config) { c.Mode = "prod" }, `Config.Mode is "prod": use TestMode, LiveMode`},
+		"key as mode":       {func(c *stripesink.Config) { c.Mode = "sk_live_canary" }, `Config.Mode is "[key]"`},
 		"no meters":         {func(c *stripesink.Config) { c.Meters = nil }, "Config.Meters is empty"},
 		"no feature":        {func(c *stripesink.Config) { c.Meters[""] = stripesink.Meter{EventName: "x"} }, `Config.Meters[""] has no feature`},
 		"no event name":     {meter(stripesink.Meter{}), `Config.Meters["tax-report"].EventName is empty`},
@@ -122,5 +128,5 @@ func TestLimits(t *testing.T) {
 	test := newSink(nil).Limits()
 	require.EqualValues(t, 20, test.Rate)
 	require.Less(t, test.Concurrency, live.Concurrency)
-	require.Equal(t, []sink.Kind{sink.Sum}, newSink(nil).Kinds())
+	require.Equal(t, []sink.Kind{sink.Sum, sink.Last}, newSink(nil).Kinds())
 }

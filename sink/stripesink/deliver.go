@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,7 +18,8 @@ const requestTimeout = 20 * time.Second
 // key, throttling, an answer that leaves doubt) and when ctx ends; the records
 // behind it are not sent and say so.
 //
-// Blocking: until all are answered, at most 20 s a record, or until ctx ends.
+// Blocking: until all are answered, at most 20 s a record and as long for an event
+// of the same customer and meter that is under way, or until ctx ends.
 //
 // Errors: nil, or a [*sink.BatchError], or one error if it holds for all. A record
 // is [sink.ErrRejected] if Stripe calls it invalid, or if Stripe would take and
@@ -28,9 +30,21 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record) error {
 	if s.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, s.faults)
 	}
+	err := each(ctx, records, s.deliver)
+	s.traces.note(records, err)
+	return err
+}
+
+// each delivers records one after another, as Deliver says.
+func each(ctx context.Context, records []sink.Record, deliver func(context.Context, sink.Record) (err error, halt bool)) error {
 	errs, failed := make([]error, len(records)), false
 	for i, r := range records {
-		err, halt := s.deliver(ctx, r)
+		err, halt := ctx.Err(), true
+		if err != nil {
+			err = errUnsent(err)
+		} else {
+			err, halt = deliver(ctx, r)
+		}
 		errs[i] = err
 		failed = failed || err != nil
 		if !halt {
@@ -58,27 +72,45 @@ func behind(err error) error {
 
 // deliver sends one record. halt says that the records behind it should wait.
 func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool) {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: stripesink: not sent: %w", sink.ErrNotApplied, err), true
-	}
 	m, ok := s.cfg.Meters[r.Feature]
 	if !ok {
 		return errNoMeter(r.Feature), false
 	}
-	params, err := newEvent(m, r)
+	customer, err := s.customer(ctx, r.Subject)
+	if err != nil {
+		return err, !waits(err)
+	}
+	params, err := newEvent(m, r, customer)
 	if err != nil {
 		return err, false
 	}
+	known, _ := s.traces.of(r)
+	if known.payer != "" && known.payer != customer {
+		return notSent(sink.ErrRejected, "customer %s may be billed for it already, and its subject leads to %s now", known.payer, customer), false
+	}
+	end, err := s.turns.take(ctx, m.EventName+" "+customer)
+	if err != nil {
+		return errUnsent(err), true
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	ctx, exchange := stripeapi.Watch(ctx)
 	params.Context, params.IdempotencyKey = ctx, idempotencyKey(r)
 	event, err := s.events.New(params)
-	a := answer{Exchange: exchange, err: err, id: r.ID, key: s.cfg.Key}
+	a := answer{Exchange: exchange, err: err, made: meterEvent, at: timestamp(r), id: r.ID, key: s.cfg.Key}
 	if event != nil {
 		a.object = event.Object
 	}
-	return classify(a)
+	err, halt = classify(a)
+	if errors.Is(err, errDoubt) {
+		s.traces.doubt(r, trace{payer: customer})
+	}
+	return err, halt
+}
+
+func errUnsent(why error) error {
+	return fmt.Errorf("%w: stripesink: not sent: %w", sink.ErrNotApplied, why)
 }
 
 func errNoMeter(feature string) error {

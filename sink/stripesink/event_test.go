@@ -108,8 +108,11 @@ func TestRecordsThatCannotBeBilled(t *testing.T) {
 		change func(*sink.Record)
 		says   string
 	}{
-		"max":                {func(r *sink.Record) { r.Kind = sink.Max }, "kind max"},
-		"last":               {func(r *sink.Record) { r.Kind = sink.Last }, "kind last"},
+		"max":              {func(r *sink.Record) { r.Kind = sink.Max }, "kind max"},
+		"level below zero": {func(r *sink.Record) { r.Kind, r.Quantity = sink.Last, -1 }, "level -1"},
+		"series of levels": {func(r *sink.Record) {
+			r.Kind, r.Dimensions = sink.Last, map[string]string{"region": "eu"}
+		}, "kind last has dimensions"},
 		"kind of the future": {func(r *sink.Record) { r.Kind = 99 }, "kind unknown"},
 		"nothing":            {func(r *sink.Record) { r.Quantity = 0 }, "quantity 0"},
 		"less than nothing":  {func(r *sink.Record) { r.Quantity = -1 }, "quantity -1"},

@@ -33,8 +33,8 @@ func ExampleSink_Validate() {
 	fmt.Println(s.Validate())
 	// Output:
 	// stripesink: Config.Key is a publishable key: use a secret (sk_) or restricted (rk_) one
-	// stripesink: Config.Meters["tax-report"].EventName is empty: use the meter's event_name
 	// stripesink: Config.BaseURL must start with https:// (http:// only to this machine), for the key travels with every request
+	// stripesink: Config.Meters["tax-report"].EventName is empty: use the meter's event_name
 }
 
 // meter calls Deliver; this shows how it reads the answer to an outage.

@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76"
+	"github.com/stripe/stripe-go/v76/billing/meter"
 )
 
-// maxPages bounds the list of meters, 100 to a page.
-const maxPages = 50
-
-// Prepare asks Stripe for its billing meters and checks the one of each feature:
-// that it exists, is active, adds up values, has no time window within which the
-// last event wins, and finds customer and value under the configured keys.
+// Prepare asks Stripe for its billing meters and checks the one of each feature, for
+// what would bill wrongly: that it exists, is active and of the key's mode, makes of
+// many records what the feature's kind means (see the package's comment on levels),
+// and finds customer and value under the configured keys. meter.Prepare calls it for
+// the features that are declared; call it by itself to check a configuration.
 //
 // Blocking: one request per 100 meters of the account, within ctx.
 //
@@ -26,7 +25,7 @@ func (s *Sink) Prepare(ctx context.Context, features []sink.Feature) error {
 	if s.faults != nil {
 		return s.faults
 	}
-	meters, err := s.listMeters(ctx)
+	meters, err := listMeters(ctx, s.meters)
 	if err != nil {
 		return err
 	}
@@ -42,15 +41,18 @@ func (s *Sink) Prepare(ctx context.Context, features []sink.Feature) error {
 
 // listMeters returns the account's meters by event name; of several with one
 // name, which can only be archived ones beside at most one active, the active.
-func (s *Sink) listMeters(ctx context.Context) (map[string]*stripe.BillingMeter, error) {
-	meters, last := map[string]*stripe.BillingMeter{}, ""
-	for range maxPages {
-		page, err := s.listPage(ctx, last)
-		if err != nil {
-			return nil, err
+func listMeters(ctx context.Context, client meter.Client) (map[string]*stripe.BillingMeter, error) {
+	meters := map[string]*stripe.BillingMeter{}
+	err := eachPage("billing meters", func(after string) (last string, more bool, err error) {
+		var list *meter.Iter
+		a := ask(ctx, client.Key, func(ctx context.Context) error {
+			list = client.List(&stripe.BillingMeterListParams{ListParams: pageParams(ctx, after)})
+			return list.Err()
+		})
+		if err := a.needing("read access to billing meters", a.failure("listing the billing meters", "list")); err != nil {
+			return "", false, err
 		}
-		last = ""
-		for _, m := range page.Data {
+		for _, m := range list.BillingMeterList().Data {
 			if m == nil {
 				continue
 			}
@@ -59,39 +61,9 @@ func (s *Sink) listMeters(ctx context.Context) (map[string]*stripe.BillingMeter,
 				meters[m.EventName] = m
 			}
 		}
-		if !page.HasMore || last == "" {
-			return meters, nil
-		}
-	}
-	return nil, fmt.Errorf("stripesink: the account lists more than %d billing meters: not all were checked", maxPages*100)
-}
-
-func (s *Sink) listPage(ctx context.Context, after string) (*stripe.BillingMeterList, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	ctx, exchange := stripeapi.Watch(ctx)
-	params := &stripe.BillingMeterListParams{}
-	params.Context, params.Single, params.Limit = ctx, true, stripe.Int64(100)
-	if after != "" {
-		params.StartingAfter = stripe.String(after)
-	}
-	list := s.meters.List(params)
-	a := answer{Exchange: exchange, err: list.Err(), key: s.cfg.Key}
-	if a.err == nil && a.Status == http.StatusOK {
-		return list.BillingMeterList(), nil
-	}
-	what := a.text()
-	if e, ok := errors.AsType[*stripe.Error](a.err); ok {
-		what = a.quote(e)
-	}
-	err := fmt.Errorf("stripesink: listing the billing meters: %s", what)
-	if a.Status != 0 {
-		err = fmt.Errorf("%w (status %d)", err, a.Status)
-	}
-	if a.Status == http.StatusForbidden {
-		err = fmt.Errorf("%w; a restricted key needs read access to billing meters", err)
-	}
-	return nil, pause(err, a.retryAfter())
+		return last, list.Meta().HasMore, nil
+	})
+	return meters, err
 }
 
 // prepare checks the meter of one feature.
@@ -100,27 +72,25 @@ func (s *Sink) prepare(f sink.Feature, meters map[string]*stripe.BillingMeter) e
 	if !ok {
 		return errNoMeter(f.Name)
 	}
-	var faults []error
-	fault := func(format string, args ...any) {
-		text := stripeapi.Clean(fmt.Sprintf(format, args...), s.cfg.Key)
-		faults = append(faults, fmt.Errorf("stripesink: feature %q, Stripe meter %q: %s", f.Name, want.EventName, text))
-	}
-	if f.Kind != sink.Sum {
-		fault("a billing meter adds up, so it can't bill kind %v: declare the feature as sum, or bill it elsewhere", f.Kind)
-	}
 	m, ok := meters[want.EventName]
-	switch {
-	case !ok:
-		fault("there is none of this event name: create it, or correct Config.Meters[%q].EventName", f.Name)
-		return errors.Join(faults...)
-	case m.Status != stripe.BillingMeterStatusActive:
+	if !ok {
+		return s.unfit(f.Name, []string{fmt.Sprintf("there is none of this event name: create it, or correct Config.Meters[%q].EventName", f.Name)})
+	}
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	if err := checkObject(m.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
+		fault("%v", err)
+	}
+	if m.Status != stripe.BillingMeterStatusActive {
 		fault("it is %s: reactivate it", m.Status)
 	}
-	if formula := formula(m); formula != stripe.BillingMeterDefaultAggregationFormulaSum {
-		fault("its formula is %q, which would not add up quantities: use a meter with default_aggregation.formula sum", formula)
-	}
-	if m.EventTimeWindow != "" {
-		fault("it keeps only the last event of each %s: use a meter without event_time_window", m.EventTimeWindow)
+	aggregates(f.Kind, m, fault)
+	if f.Kind == sink.Last {
+		for other, m := range s.cfg.Meters {
+			if other != f.Name && m.EventName == want.EventName {
+				fault("feature %q has it, too, and the level of one would overwrite that of the other: give each a meter of its own", other)
+			}
+		}
 	}
 	if key := customerKey(m); key != want.CustomerKey {
 		fault("it finds the customer under %q, not %q: correct Config.Meters[%q].CustomerKey", key, want.CustomerKey, f.Name)
@@ -128,7 +98,47 @@ func (s *Sink) prepare(f sink.Feature, meters map[string]*stripe.BillingMeter) e
 	if key := valueKey(m); key != want.ValueKey {
 		fault("it finds the value under %q, not %q: correct Config.Meters[%q].ValueKey", key, want.ValueKey, f.Name)
 	}
-	return errors.Join(faults...)
+	return s.unfit(f.Name, faults)
+}
+
+// aggregates tells why a meter would not make of a kind's records what they mean.
+func aggregates(kind sink.Kind, m *stripe.BillingMeter, fault func(string, ...any)) {
+	is, window := formula(m), m.EventTimeWindow
+	switch kind {
+	case sink.Sum:
+		if is != formulaSum {
+			fault("its formula is %q, which would not add up quantities: use a meter with default_aggregation.formula sum", is)
+		}
+		if window != "" {
+			fault("it keeps only the last event of each %s, so each record would overwrite the one before: use a meter without event_time_window", window)
+		}
+	case sink.Last:
+		switch {
+		case is == formulaLast, is == formulaSum && window != "":
+		case is == formulaSum:
+			fault("its formula is \"sum\", so the levels of all windows would add up: use one with formula last, or with an event_time_window")
+		default:
+			fault("its formula is %q, which takes no notice of levels: use a meter with default_aggregation.formula last", is)
+		}
+	default:
+		fault("a billing meter can't bill kind %v: declare the feature as sum or last, or bill it elsewhere", kind)
+	}
+}
+
+// Of last the SDK has no constant.
+const (
+	formulaSum  = stripe.BillingMeterDefaultAggregationFormulaSum
+	formulaLast = stripe.BillingMeterDefaultAggregationFormula("last")
+)
+
+// unfit makes one error of the faults of a feature's meter; nil of none.
+func (s *Sink) unfit(feature string, faults []string) error {
+	errs := make([]error, len(faults))
+	for i, text := range faults {
+		errs[i] = fmt.Errorf("stripesink: feature %q, Stripe meter %q: %s",
+			feature, s.cfg.Meters[feature].EventName, stripeapi.Clean(text, s.cfg.Key))
+	}
+	return errors.Join(errs...)
 }
 
 func formula(m *stripe.BillingMeter) stripe.BillingMeterDefaultAggregationFormula {

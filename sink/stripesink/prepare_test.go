@@ -32,6 +32,13 @@ func TestPrepare(t *testing.T) {
 		"count":                  {meters: []stripetest.Meter{{EventName: event, Formula: "count"}}, says: []string{`its formula is "count"`}},
 		"last":                   {meters: []stripetest.Meter{{EventName: event, Formula: "last"}}, says: []string{`its formula is "last"`}},
 		"hourly":                 {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour"}}, says: []string{"only the last event of each hour"}},
+		"level":                  {meters: []stripetest.Meter{{EventName: event, Formula: "last"}}, kind: sink.Last},
+		"level by the hour":      {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour"}}, kind: sink.Last},
+		"level by the day":       {meters: []stripetest.Meter{{EventName: event, TimeWindow: "day"}}, kind: sink.Last},
+		"level of the last hour": {meters: []stripetest.Meter{{EventName: event, TimeWindow: "hour", Formula: "last"}}, kind: sink.Last},
+		"level that adds up":     {meters: []stripetest.Meter{{EventName: event}}, kind: sink.Last, says: []string{"the levels of all windows would add up"}},
+		"level that is counted":  {meters: []stripetest.Meter{{EventName: event, Formula: "count"}}, kind: sink.Last, says: []string{"takes no notice of levels"}},
+		"counted by the hour":    {meters: []stripetest.Meter{{EventName: event, Formula: "count", TimeWindow: "hour"}}, kind: sink.Last, says: []string{"takes no notice of levels"}},
 		"other keys": {
 			meters: []stripetest.Meter{{EventName: event, CustomerKey: "who", ValueKey: "n"}},
 			says:   []string{`customer under "who", not "stripe_customer_id"`, `value under "n", not "value"`},
@@ -59,6 +66,19 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
+func TestPrepareComparesModes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	client, stop := b.Pipe()
+	t.Cleanup(stop)
+	b.Live = true
+	s := stripesink.New(config(func(c *stripesink.Config) { c.BaseURL, c.HTTPClient = gateway(client) }))
+	err := s.Prepare(t.Context(), []sink.Feature{{Name: feature}})
+	require.ErrorContains(t, err, "it belongs to live mode, and the key to test mode")
+	b.Live = false
+	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{{Name: feature}}))
+}
+
 func TestPrepareNamesTheFeatureAtFault(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -68,7 +88,7 @@ func TestPrepareNamesTheFeatureAtFault(t *testing.T) {
 	require.Len(t, batch.Errs, 3)
 	require.ErrorContains(t, batch.Errs[0], `no Stripe meter for feature "export"`)
 	require.NoError(t, batch.Errs[1])
-	require.ErrorContains(t, batch.Errs[2], "kind last")
+	require.ErrorContains(t, batch.Errs[2], "would add up")
 }
 
 func TestPrepareReadsAllPages(t *testing.T) {

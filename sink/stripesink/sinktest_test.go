@@ -13,18 +13,37 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// levels is a sink that takes nothing but levels, so that every rule tries one.
+type levels struct{ *stripesink.Sink }
+
+func (levels) Kinds() []sink.Kind { return []sink.Kind{sink.Last} }
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
+	both := func(s *stripesink.Sink) sink.Sink { return s }
+	t.Run("sums and levels", func(t *testing.T) { t.Parallel(); conform(t, both, stripetest.Meter{Formula: "last"}, nil) })
+	for _, m := range levelMeters {
+		t.Run("levels "+m.Formula+m.TimeWindow, func(t *testing.T) {
+			t.Parallel()
+			conform(t, func(s *stripesink.Sink) sink.Sink { return levels{s} }, m,
+				map[string]string{"refused kinds": "the sink within takes sums"})
+		})
+	}
+}
+
+// conform runs the kit on a sink that bills sums by one meter and levels by another.
+func conform(t *testing.T, as func(*stripesink.Sink) sink.Sink, forLevels stripetest.Meter, skip map[string]string) {
+	forLevels.EventName = "seats"
 	fake, overlaps := stripetest.New(), 0 // the fake is that of the last New
 	connect := func(t testing.TB) sink.Sink {
 		client, stop := fake.Pipe()
 		t.Cleanup(stop)
-		return stripesink.New(stripesink.Config{
+		return as(stripesink.New(stripesink.Config{
 			Key:        testKey,
-			Meters:     map[string]stripesink.Meter{feature: {EventName: event}},
+			Meters:     map[string]stripesink.Meter{feature: {EventName: event}, "seats": {EventName: "seats"}},
 			BaseURL:    stripetest.URL,
 			HTTPClient: client,
-		})
+		}))
 	}
 	faulty := func(answer stripetest.Answer) func(testing.TB) sink.Sink {
 		return func(t testing.TB) sink.Sink {
@@ -35,12 +54,22 @@ func TestConformance(t *testing.T) {
 	sinktest.Run(t, sinktest.Harness{
 		New: func(t testing.TB) sink.Sink {
 			overlaps += fake.Overlaps()
-			fake = stripetest.New(stripetest.Meter{EventName: event})
+			fake = stripetest.New(stripetest.Meter{EventName: event}, forLevels)
 			fake.AnyCustomer = true
 			return connect(t)
 		},
-		Total:   func(_ testing.TB, _, subject string) int64 { return fake.Total(subject, event) },
-		Feature: func(sink.Kind) string { return feature },
+		Total: func(_ testing.TB, of, subject string) int64 {
+			if of == feature {
+				return fake.Total(subject, event)
+			}
+			return fake.Total(subject, "seats")
+		},
+		Feature: func(kind sink.Kind) string {
+			if kind == sink.Last {
+				return "seats"
+			}
+			return feature
+		},
 		Subject: func(_ testing.TB, n int) string { return fmt.Sprintf("cus_%d", n) },
 		Series: func(t testing.TB, _, subject string, dimensions map[string]string) (total int64) {
 			for _, e := range fake.Events() {
@@ -58,10 +87,11 @@ func TestConformance(t *testing.T) {
 		Unreachable: func(t testing.TB) sink.Sink {
 			client, stop := fake.Pipe()
 			stop()
-			return newSink(client)
+			return as(newSink(client))
 		},
 		LostReply: faulty(stripetest.Drop),
 		Stalled:   faulty(stripetest.Hang),
+		Skip:      skip,
 	})
 	require.Zero(t, overlaps+fake.Overlaps())
 }

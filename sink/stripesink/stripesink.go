@@ -6,6 +6,7 @@
 //
 //	meter                    Stripe
 //	feature, kind Sum        billing meter, default_aggregation.formula "sum"
+//	feature, kind Last       billing meter, formula "last", or with an event_time_window
 //	subject                  customer, "cus_…"
 //	record                   meter event
 //	record ID                identifier
@@ -29,8 +30,53 @@
 // Stripe answers 200 before it has looked for the customer and the meter, and
 // reports an event that it can't bill later, elsewhere. Call meter's Prepare at
 // the start: it refuses a meter that is missing, inactive, or adds up something
-// else. Records whose subject is no customer ID are rejected unsent, for Stripe
+// else, and one of the other mode than the key's. Records whose subject is no customer ID are rejected unsent, for Stripe
 // would accept them and bill nobody.
+//
+// # After a delivery
+//
+// Delivered means accepted: Stripe answered that it took the record. Billed is what
+// its meters have added up, later. Between the two stand
+//
+//   - [Sink.Webhook], which takes what Stripe reports about events that it could not
+//     bill, and reopens their records;
+//   - [Sink.Reconcile], which compares all that was delivered with all that is billed,
+//     for the reports name only samples;
+//   - [Sink.Void], by which meter has Stripe cancel a record's event, within 24 hours;
+//   - [Sink.Verify], by which meter finds out about a record in doubt that is too old
+//     to be sent again, where a minute has no other usage.
+//
+// None of these was tried against a live account: they rest on what Stripe documents.
+// How late its totals are, and what it answers to a second cancellation or about an
+// event that it doesn't have, it doesn't say.
+//
+// # Levels
+//
+// A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last
+// in each window. Three kinds of billing meter can bill it, and Prepare refuses any
+// other:
+//
+//	formula last                             the period's last level
+//	event_time_window hour or day, sum       the last level of each hour or day, added up: seat-hours
+//	event_time_window hour or day, last      the last level of the last hour or day
+//
+// With an event_time_window, Stripe keeps the event that it received last of each
+// hour or day of UTC; for formula last alone it doesn't say whether that or the
+// latest timestamp counts, so don't rely on either. Both come to the same for a
+// single writer, and such a meter must have one: two processes, features, series or
+// subjects of one customer would overwrite each other's levels. The sink refuses two
+// features on one meter, and dimensions; it can't see the rest. meter never sends a
+// level after it has tried a newer one of the same series.
+//
+// An hour without an event has no level, so set it at least once in each; and let
+// windows end with the hour, as they do if meter's Config.Window divides it. A level
+// that is still waiting, in doubt or in quarantine when a newer one is tried is
+// superseded, also across the end of an hour, which then keeps the level before it.
+//
+// [sink.Sum] can't be billed by a meter with an event_time_window: each record would
+// overwrite the one before.
+//
+// # Timestamps
 //
 // Usage is billed in the period of its window's last second. Give invoices a
 // grace period of an hour or more before they are finalized, so that what is
@@ -47,21 +93,31 @@ import (
 	"maps"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76/billing/meter"
 	"github.com/stripe/stripe-go/v76/billing/meterevent"
+	"github.com/stripe/stripe-go/v76/billing/metereventadjustment"
+	"github.com/stripe/stripe-go/v76/billing/metereventsummary"
 )
 
 // Sink delivers records to Stripe's billing meters. Create it with [New].
 //
 // Concurrency: safe.
 type Sink struct {
-	cfg    Config
-	faults error
-	api    *stripeapi.API
-	events meterevent.Client
-	meters meter.Client
+	cfg         Config
+	faults      error
+	api         *stripeapi.API
+	turns       turns
+	events      meterevent.Client
+	adjustments metereventadjustment.Client
+	meters      meter.Client
+	summaries   metereventsummary.Client
+	known       catalog
+	payers      *resolver
+	traces      traces
+	absent      *lru.Cache[string, time.Time] // record ID, and when Stripe's meter first was without it
 }
 
 var (
@@ -71,6 +127,9 @@ var (
 	_ sink.Preparer  = (*Sink)(nil)
 	_ sink.Combiner  = (*Sink)(nil)
 	_ sink.Addressed = (*Sink)(nil)
+	_ sink.Reader    = (*Sink)(nil)
+	_ sink.Verifier  = (*Sink)(nil)
+	_ sink.Voider    = (*Sink)(nil)
 )
 
 // New returns a sink for cfg, which it copies. It does no input or output and
@@ -83,7 +142,11 @@ func New(cfg Config) *Sink {
 	}
 	s.api = stripeapi.New(cfg.BaseURL, cfg.HTTPClient)
 	s.events = meterevent.Client{B: s.api.Backend, Key: cfg.Key}
+	s.adjustments = metereventadjustment.Client{B: s.api.Backend, Key: cfg.Key}
 	s.meters = meter.Client{B: s.api.Backend, Key: cfg.Key}
+	s.summaries = metereventsummary.Client{B: s.api.Backend, Key: cfg.Key}
+	s.payers, s.traces = newResolver(s.api, cfg.Key, cfg.SubjectMetadata), newTraces()
+	s.absent, _ = lru.New[string, time.Time](maxAbsent) // fails for sizes below 1 only
 	return s
 }
 
@@ -113,19 +176,18 @@ func (s *Sink) Limits() sink.Limits {
 	return l
 }
 
-// Kinds is [sink.Sum] alone: billing meters add up, so a Max or Last would be
-// billed once per window.
-func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum} }
+// Kinds are [sink.Sum] and [sink.Last]. A billing meter knows no highest level, so
+// a Max would be billed once per window.
+func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last} }
 
 // Address is "stripe:test" or "stripe:live", by the key's mode, and the account
 // if the configuration names one: "stripe:live/acct_1".
-func (s *Sink) Address() string {
-	address := "stripe:test"
-	if stripeapi.Live(s.cfg.Key) {
-		address = "stripe:live"
-	}
-	if s.cfg.Account != "" && stripeapi.CheckAccount(s.cfg.Account) == nil {
-		address += "/" + s.cfg.Account
+func (s *Sink) Address() string { return address(s.cfg.Key, s.cfg.Account) }
+
+func address(key, account string) string {
+	address := "stripe:" + string(modeOf(stripeapi.Live(key)))
+	if account != "" && stripeapi.CheckAccount(account) == nil {
+		address += "/" + account
 	}
 	return address
 }
