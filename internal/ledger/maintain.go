@@ -103,7 +103,11 @@ func (l *Ledger) EndWindowAt(route int, at time.Time) {
 	if !at.IsZero() {
 		second = at.Unix()
 	}
-	if l.ends[route].Swap(second) != second {
+	before := l.ends[route].Load()
+	if before == second || before != 0 && before <= time.Now().Unix() {
+		return // one that has come and was not carried out yet stays
+	}
+	if l.ends[route].CompareAndSwap(before, second) {
 		nudge(l.kick) // it may sleep past it
 	}
 }

@@ -169,6 +169,7 @@ func (s *Sink) Limits() sink.Limits {
 		DedupeWindow: 24 * time.Hour,
 		Rate:         800,
 		Timeout:      time.Minute,
+		Confirm:      15 * time.Minute, // Stripe reports within a minute or so what it can't bill
 	}
 	if !stripeapi.Live(s.cfg.Key) {
 		l.Concurrency, l.Rate = 4, 20

@@ -1,0 +1,190 @@
+package stripesink_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter"
+	"github.com/inprocess/meter/sink"
+	"github.com/inprocess/meter/sink/stripesink"
+	"github.com/inprocess/meter/sink/stripesink/stripetest"
+	"github.com/stretchr/testify/require"
+)
+
+// whole is a meter that bills through Stripe, from the count to the bill.
+func whole(t *testing.T, s sink.Sink) *meter.Meter {
+	t.Helper()
+	m, err := meter.Open(meter.Config{
+		Dir: t.TempDir(), Retain: 40 * 24 * time.Hour, Logger: slog.New(slog.DiscardHandler),
+		Sinks: []meter.Route{{Name: "stripe", Sink: s}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, m.Books().Check())
+		_ = m.Shutdown(t.Context())
+	})
+	return m
+}
+
+func metersAt(t *testing.T, srv *stripetest.Server, change ...func(*http.Client)) *stripesink.Sink {
+	t.Helper()
+	client, stop := srv.Pipe()
+	t.Cleanup(stop)
+	for _, c := range change {
+		c(client)
+	}
+	return stripesink.New(stripesink.Config{
+		Key: testKey, BaseURL: stripetest.URL, HTTPClient: client, SoleWriter: true,
+		Meters: map[string]stripesink.Meter{feature: {EventName: event}},
+	})
+}
+
+func line(m *meter.Meter) meter.Line { return m.Books()[0] }
+
+// Stripe takes usage of a customer that it does not know, and reports that later.
+func TestReportedUsageIsBilledOnceItCanBe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := stripetest.New(stripetest.Meter{EventName: event})
+		s := metersAt(t, srv)
+		m := whole(t, s)
+		const secret = "whsec_integration"
+		webhook := s.Webhook(stripesink.WebhookConfig{Secrets: []string{secret}, Logger: slog.New(slog.DiscardHandler),
+			Reopen: func(ctx context.Context, recordID, reason string) error {
+				return m.Reopen(ctx, "stripe", recordID, reason)
+			}})
+		report := m.Feature(feature)
+		require.NoError(t, report.Add(t.Context(), customer, 3))
+		time.Sleep(2 * time.Minute)
+		require.EqualValues(t, 3, line(m).Delivered, "accepted …")
+		require.Zero(t, srv.Total(customer, event), "… and not billed")
+
+		deliveries := srv.Webhook(secret)
+		require.NotEmpty(t, deliveries)
+		for _, d := range append(deliveries, deliveries...) { // Stripe may send each twice
+			w := httptest.NewRecorder()
+			webhook.ServeHTTP(w, d.Request("/stripe"))
+			require.Equal(t, http.StatusOK, w.Code)
+		}
+		require.EqualValues(t, 3, line(m).Rejected)
+		var id string
+		for q, outcome := range m.Quarantine() {
+			require.Equal(t, sink.Rejected, outcome)
+			require.Contains(t, q.Reason, "meter_event_customer_not_found")
+			id = q.ID
+		}
+		srv.AddCustomer(stripetest.Customer{ID: customer})
+		require.NoError(t, m.Settle(t.Context(), "stripe", id, sink.Pending, "created the customer"))
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 3, srv.Total(customer, event), "under another identifier, for Stripe knows the first")
+		require.EqualValues(t, 3, line(m).Delivered)
+	})
+}
+
+// After a day Stripe may have forgotten an identifier. What it has is found out by
+// the total of the record's minute, never by sending again.
+func TestDoubtIsVerifiedAfterADay(t *testing.T) {
+	t.Parallel()
+	for name, applied := range map[string]bool{"it was recorded": true, "it was not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				srv := stripetest.New(stripetest.Meter{EventName: event})
+				srv.AddCustomer(stripetest.Customer{ID: customer})
+				time.Sleep(time.Minute)
+				var outage badGateway
+				m := whole(t, metersAt(t, srv, func(c *http.Client) { outage.to, c.Transport = c.Transport, &outage }))
+				srv.Script(stripetest.Fault{Answer: stripetest.Drop, Applied: applied, On: "/meter_events"})
+				require.NoError(t, m.Feature(feature).Add(t.Context(), customer, 3))
+				time.Sleep(22 * time.Hour)
+				require.EqualValues(t, 3, line(m).InDoubt)
+				require.Greater(t, outage.refused.Load(), int64(10))
+				time.Sleep(3 * time.Hour)
+				outage.over.Store(true)
+				sent := srv.RequestsTo("POST /v1/billing/meter_events")
+				if !applied {
+					require.EqualValues(t, 3, line(m).InDoubt, "seen missing, but once")
+				}
+				time.Sleep(10 * time.Hour)
+				require.EqualValues(t, 3, line(m).Delivered)
+				require.EqualValues(t, 3, srv.Total(customer, event))
+				if applied {
+					require.Equal(t, sent, srv.RequestsTo("POST /v1/billing/meter_events"), "not one attempt more")
+				}
+			})
+		})
+	}
+}
+
+// badGateway lets one meter event pass and answers the others itself, until Stripe is
+// back.
+type badGateway struct {
+	to      http.RoundTripper
+	over    atomic.Bool
+	refused atomic.Int64
+}
+
+func (g *badGateway) RoundTrip(r *http.Request) (*http.Response, error) {
+	if g.over.Load() || !strings.HasSuffix(r.URL.Path, "/meter_events") || g.refused.Add(1) == 1 {
+		return g.to.RoundTrip(r)
+	}
+	_, _ = io.Copy(io.Discard, r.Body) // as a proxy would
+	w := httptest.NewRecorder()
+	w.WriteHeader(http.StatusBadGateway)
+	return w.Result(), nil
+}
+
+// Usage stands on the bill of the period in which it was used, to the second.
+func TestUsageRecordsFollowThePeriod(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv := stripetest.New()
+		srv.Grace = time.Minute
+		srv.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+		srv.AddCustomer(stripetest.Customer{ID: customer})
+		began := time.Now()
+		end := began.Add(10*time.Minute + 25*time.Second) // within a window
+		sub := srv.AddSubscription(stripetest.Subscription{
+			Customer: customer, Items: []stripetest.Item{{Price: "price_1"}}, Start: began.AddDate(0, 0, -20), End: end,
+		})
+		client, stop := srv.Pipe()
+		t.Cleanup(stop)
+		m := whole(t, stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+			Key: testKey, BaseURL: stripetest.URL, HTTPClient: client,
+			Prices: map[string][]string{feature: {"price_1"}},
+		}))
+		report := m.Feature(feature)
+		var before, after int64
+		for range 20 * 60 {
+			time.Sleep(time.Second)
+			if time.Now().Before(end) {
+				before++
+			} else {
+				after++
+			}
+			require.NoError(t, report.Add(t.Context(), customer, 1))
+		}
+		time.Sleep(2 * time.Minute)
+		item := sub.Items[0].ID
+		require.InDelta(t, before, srv.Billed(item, began), 1, "the count of the last second may be on either side")
+		require.EqualValues(t, before+after, srv.Billed(item, began)+srv.Billed(item, time.Now()))
+		require.EqualValues(t, before+after, line(m).Delivered)
+
+		records, err := m.Records("stripe", end, time.Now())
+		require.NoError(t, err)
+		total := int64(0)
+		for r, outcome := range records {
+			require.Equal(t, sink.Delivered, outcome)
+			total += r.Quantity
+		}
+		require.EqualValues(t, srv.Billed(item, time.Now()), total)
+	})
+}
