@@ -30,8 +30,8 @@
 // Stripe answers 200 before it has looked for the customer and the meter, and
 // reports an event that it can't bill later, elsewhere. Call meter's Prepare at
 // the start: it refuses a meter that is missing, inactive, or adds up something
-// else, and one of the other mode than the key's. Records whose subject is no customer ID are rejected unsent, for Stripe
-// would accept them and bill nobody.
+// else, and one of the other mode than the key's. Records whose subject is no
+// customer ID are rejected unsent, for Stripe would accept them and bill nobody.
 //
 // # After a delivery
 //
@@ -52,8 +52,8 @@
 //
 // # Levels
 //
-// A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last
-// in each window. Three kinds of billing meter can bill it, and Prepare refuses any
+// A feature of kind [sink.Last] is a level, such as seats: what Feature.Set said
+// last in each window. Three kinds of billing meter can bill it, and Prepare refuses any
 // other:
 //
 //	formula last                             the period's last level
