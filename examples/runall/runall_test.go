@@ -44,8 +44,7 @@ var examples = map[string][]string{
 	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
-		"request 2: identifier seen",
-		"The stand-in billed cus_ada: 5\n",
+		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",
 	},
 }
 

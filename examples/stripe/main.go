@@ -104,11 +104,11 @@ func choose() (biller, error) {
 		event = stripesink.Meter{EventName: "test-meter-event-name", CustomerKey: "customer"} // the one that it knows
 		b.config.Key, b.config.BaseURL = "sk_test_123", mockURL
 	default:
-		stripe := newStandIn(event.EventName)
+		stripe := newStandIn(event.EventName, b.customer)
 		b.what = "a stand-in for Stripe within this process; no network"
-		b.config.Key, b.config.BaseURL = "sk_test_standin", stripe.URL
+		b.config.Key, b.config.BaseURL = "sk_test_standin", stripe.http.URL
 		b.verify = func() error { return stripe.verify(b.customer, calls) }
-		b.close = stripe.Close
+		b.close = stripe.http.Close
 	}
 	b.config.Meters = map[string]stripesink.Meter{"api-call": event}
 	return b, nil

@@ -23,21 +23,36 @@
 // that passes here relies on nothing that Stripe has not promised:
 //
 //   - Idempotency keys and identifiers are forgotten after 24 hours, to the second.
+//
 //   - A refusal for what is stored (a period that is over, a customer that is gone) is
 //     stored under the idempotency key, as a 500 is; one for a malformed request is not.
+//
 //   - A second event of one customer and meter, or a second usage record of one item,
-//     is refused while the first is worked on; Stripe may let it wait a while.
+//     is refused while the first is worked on; Stripe may let it wait. The event gets
+//     409, as has been seen, the usage record 429, as is documented.
+//
 //   - Usage at the very second at which a period starts is refused, as some have seen.
+//
 //   - Usage of the period before is refused, unless [Server.Grace] says otherwise.
+//
 //   - Usage ahead of the clock is refused, though Stripe seems to take a little of it.
+//
 //   - Search by metadata ignores case.
+//
 //   - An error report names one event per code, unless [Server.Samples] says otherwise.
+//
 //   - The identifier of a canceled event stays taken.
 //
-// Not known of Stripe, so don't rely on what you see here: the wording of errors other
-// than "An event already exists…", "Keys for idempotent requests…", "You cannot combine
-// currencies…" and the two of canceled subscriptions and of old timestamps; what a
-// paused or incomplete subscription does with usage (here: takes it); whether the
-// last record of a period is the one with the latest timestamp (here) or the one that
-// came last; and whether a summary without usage is listed (here: no).
+// Not known of Stripe, so don't rely on what you see here:
+//
+//   - the wording of errors other than "An event already exists…", "Keys for idempotent
+//     requests…", "You cannot combine currencies…", "Cannot create the usage record…"
+//     for a canceled subscription and an old timestamp, and "No such…";
+//   - that a paused or incomplete subscription takes usage;
+//   - that the last usage record of a period is the one with the latest timestamp, and not
+//     the one that came last;
+//   - that summaries leave out windows without usage;
+//   - that an adjustment is refused for an event that is unknown, canceled or too old, and
+//     changes what is billed at once;
+//   - how soon error reports come: here at once, one per meter and ten seconds.
 package stripetest

@@ -1,6 +1,8 @@
 package stripetest_test
 
 import (
+	"net/http"
+	"net/url"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -216,4 +218,27 @@ func TestBilledByMeter(t *testing.T) {
 	require.EqualValues(t, 5, c.Billed(item, start))
 	require.EqualValues(t, 7, c.Billed(item, end))
 	c.want(12)
+}
+
+// A refusal that depends on what is stored is stored itself: its key is spent.
+func TestRefusalIsReplayed(t *testing.T) {
+	t.Parallel()
+	c := newCaller(t)
+	item := newItem(c, "sum")
+	send := func() (int, http.Header) {
+		status, _, header := c.send("POST", "/v1/subscription_items/"+item+"/usage_records", url.Values{
+			"quantity": {"1"}, "timestamp": {strconv.FormatInt(start.Add(time.Minute).Unix(), 10)},
+		}, http.Header{"Idempotency-Key": {"k"}})
+		return status, header
+	}
+	status, _ := send()
+	require.Equal(t, 400, status, "it lies in the future")
+	c.clock.Advance(time.Hour)
+	status, header := send()
+	require.Equal(t, 400, status)
+	require.Equal(t, "true", header.Get("Idempotent-Replayed"))
+	c.clock.Advance(23 * time.Hour)
+	status, _ = send()
+	require.Equal(t, 200, status)
+	require.EqualValues(t, 1, c.Billed(item, start))
 }
