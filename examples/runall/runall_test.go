@@ -46,6 +46,14 @@ var examples = map[string][]string{
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",
 	},
+	"stripeprovision": {
+		"  made product meter-example\n",
+		"  made meter meter-example-reports (mtr_",
+		"  made price meter-example-import (price_",
+		"  everything of meter-example is there: nothing was made\n",
+		" is subscribed: sub_",
+		"Refused: stripesink: Stripe bills a customer in one currency: ",
+	},
 }
 
 func build(t *testing.T) (programs string) {

@@ -3,6 +3,7 @@ package stripesink
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/inprocess/meter/internal/stripeapi"
 )
@@ -45,8 +46,12 @@ func (m Mode) check(key string) error {
 }
 
 // checkObject compares the mode of what Stripe answered with that of the key. They
-// differ when something in between uses a key of its own.
-func checkObject(livemode bool, key string) error {
+// differ when a gateway in between uses a key of its own. A stand-in on this machine,
+// where alone plain HTTP may lead, says what it likes: stripe-mock's meter is live.
+func checkObject(livemode bool, key, baseURL string) error {
+	if strings.HasPrefix(baseURL, "http://") {
+		return nil
+	}
 	is, want := modeOf(livemode), modeOf(stripeapi.Live(key))
 	if is == want {
 		return nil

@@ -66,6 +66,19 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
+func TestPrepareComparesModes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	client, stop := b.Pipe()
+	t.Cleanup(stop)
+	b.Live = true
+	s := stripesink.New(config(func(c *stripesink.Config) { c.BaseURL, c.HTTPClient = gateway(client) }))
+	err := s.Prepare(t.Context(), []sink.Feature{{Name: feature}})
+	require.ErrorContains(t, err, "it belongs to live mode, and the key to test mode")
+	b.Live = false
+	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{{Name: feature}}))
+}
+
 func TestPrepareNamesTheFeatureAtFault(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -113,12 +113,12 @@ func (p *provisioner) findPrice(ctx context.Context, lookupKey string) (*stripe.
 // differences are those of one thing that Stripe has.
 type differences struct {
 	what string
-	key  string
+	cfg  *ProvisionConfig
 	errs []error
 }
 
 func (d *differences) add(format string, args ...any) {
-	text := stripeapi.Clean(fmt.Sprintf(format, args...), d.key)
+	text := stripeapi.Clean(fmt.Sprintf(format, args...), d.cfg.Key)
 	d.errs = append(d.errs, fmt.Errorf("%s: %s", d.what, text))
 }
 
@@ -136,7 +136,7 @@ func quoted(v any) string {
 }
 
 func (d *differences) mode(livemode bool) {
-	if err := checkObject(livemode, d.key); err != nil {
+	if err := checkObject(livemode, d.cfg.Key, d.cfg.BaseURL); err != nil {
 		d.add("%v", err)
 	}
 }
@@ -145,7 +145,7 @@ func (d *differences) mode(livemode bool) {
 func (p *provisioner) compare(have stock) error {
 	var errs []error
 	about := func(what, id string) *differences {
-		return &differences{what: fmt.Sprintf("%s (%s)", what, id), key: p.cfg.Key}
+		return &differences{what: fmt.Sprintf("%s (%s)", what, id), cfg: &p.cfg}
 	}
 	if have.product != nil {
 		d := about("product", have.product.ID)

@@ -337,7 +337,9 @@ func TestProvisionFindsDifferences(t *testing.T) {
 		_, err := stripesink.Provision(t.Context(), s.config())
 		require.NoError(t, err)
 		s.Live = true
-		check(t, s, s.config(), "it belongs to live mode, and the key to test mode")
+		c := s.config()
+		c.BaseURL, c.HTTPClient = gateway(s.client)
+		check(t, s, c, "it belongs to live mode, and the key to test mode")
 	})
 }
 
@@ -348,6 +350,15 @@ func (s *shop) meterID(eventName string) string {
 		}
 	}
 	return ""
+}
+
+// gateway leads to the same Stripe from afar, where it must say by which key it acts.
+func gateway(client *http.Client) (url string, through *http.Client) {
+	return "https://gateway.example", &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		r = r.Clone(r.Context())
+		r.URL.Scheme = "http"
+		return client.Transport.RoundTrip(r)
+	})}
 }
 
 // The order of fields says nothing.

@@ -68,8 +68,8 @@
 //
 // # Levels
 //
-// A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last
-// in each window. Three kinds of billing meter can bill it, and Prepare refuses any
+// A feature of kind [sink.Last] is a level, such as seats: what Feature.Set said
+// last in each window. Three kinds of billing meter can bill it, and Prepare refuses any
 // other:
 //
 //	formula last                             the period's last level

@@ -81,7 +81,7 @@ func (s *subscriber) checkPrice(ctx context.Context, id string) error {
 	if err := a.failure("looking for price "+id, "price"); err != nil {
 		return err
 	}
-	if err := checkObject(p.Livemode, s.cfg.Key); err != nil {
+	if err := checkObject(p.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
 		return s.refuse(nil, "price %s: %v", id, err)
 	}
 	s.currency = cmp.Or(s.currency, p.Currency)
@@ -104,7 +104,7 @@ func (s *subscriber) checkPrice(ctx context.Context, id string) error {
 
 // run finds the subscription, or makes it.
 func (s *subscriber) run(ctx context.Context, round int) (Subscribed, error) {
-	found, newest, err := s.find(ctx)
+	found, ended, err := s.find(ctx)
 	if err != nil || found.ID != "" {
 		return found, err
 	}
@@ -115,9 +115,9 @@ func (s *subscriber) run(ctx context.Context, round int) (Subscribed, error) {
 	if s.cfg.LicenseKeyID != "" {
 		params.Metadata = map[string]string{metadataKey: s.cfg.LicenseKeyID}
 	}
-	// Nothing but the key keeps Stripe from making it twice. The newest subscription is
+	// Nothing but the key keeps Stripe from making it twice. The one that has ended is
 	// part of it, so that a customer who canceled may come back on the same day.
-	made, err := create(ctx, s.cfg.Key, round, "a subscription of "+s.cfg.Customer, "subscription", params, s.subscriptions.New, newest)
+	made, err := create(ctx, s.cfg.Key, round, "a subscription of "+s.cfg.Customer, "subscription", params, s.subscriptions.New, ended)
 	if err != nil {
 		return Subscribed{}, err
 	}
@@ -125,8 +125,8 @@ func (s *subscriber) run(ctx context.Context, round int) (Subscribed, error) {
 }
 
 // find looks for the subscription among the customer's, and for one that stands in
-// its way. newest is the ID of the latest one, ended ones included.
-func (s *subscriber) find(ctx context.Context) (found Subscribed, newest string, err error) {
+// its way. ended is the ID of the latest one that was it and has ended.
+func (s *subscriber) find(ctx context.Context) (found Subscribed, ended string, err error) {
 	var created int64
 	err = eachPage("subscriptions of customer "+s.cfg.Customer, func(after string) (last string, more bool, err error) {
 		var list *subscription.Iter
@@ -144,10 +144,11 @@ func (s *subscriber) find(ctx context.Context) (found Subscribed, newest string,
 				continue
 			}
 			last = sub.ID
-			if sub.Created > created || sub.Created == created && sub.ID > newest {
-				created, newest = sub.Created, sub.ID
-			}
 			if sub.Status == stripe.SubscriptionStatusCanceled || sub.Status == stripe.SubscriptionStatusIncompleteExpired {
+				later := sub.Created > created || sub.Created == created && sub.ID > ended
+				if ours, shared := s.shares(sub); ours && len(shared) == len(s.cfg.Prices) && later {
+					created, ended = sub.Created, sub.ID
+				}
 				continue
 			}
 			fits, err := s.judge(sub)
@@ -163,7 +164,7 @@ func (s *subscriber) find(ctx context.Context) (found Subscribed, newest string,
 	if err != nil {
 		return Subscribed{}, "", err
 	}
-	return found, newest, nil
+	return found, ended, nil
 }
 
 // judge tells whether a running subscription is the one, or why there can't be one
@@ -176,15 +177,13 @@ func (s *subscriber) judge(sub *stripe.Subscription) (fits bool, err error) {
 	if sub.Items == nil || sub.Items.HasMore {
 		return false, s.refuse(nil, "subscription %s doesn't show all its items: look at it in Stripe's dashboard", sub.ID)
 	}
-	items, of := itemsOf(sub), sub.Metadata[metadataKey]
-	ours := s.cfg.LicenseKeyID == "" || s.cfg.LicenseKeyID == of
-	shared := slices.DeleteFunc(slices.Clone(s.cfg.Prices), func(id string) bool { return items[id] == "" })
+	ours, shared := s.shares(sub)
 	switch {
 	case ours && len(shared) == len(s.cfg.Prices):
 		return true, nil
 	case ours && len(shared) > 0:
 		return false, s.refuse(ErrSubscribed, "subscription %s has price %s, but not all of %v: add the others to it, or cancel it", sub.ID, shared[0], s.cfg.Prices)
-	case len(shared) > 0 && of == "":
+	case len(shared) > 0 && sub.Metadata[metadataKey] == "":
 		return false, s.refuse(ErrSubscribed, "subscription %s has price %s and belongs to no license key: set its metadata %s, or cancel it", sub.ID, shared[0], metadataKey)
 	}
 	for _, item := range sub.Items.Data {
@@ -197,6 +196,14 @@ func (s *subscriber) judge(sub *stripe.Subscription) (fits bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// shares tells whether a subscription is of our license key, and which of our prices
+// it has.
+func (s *subscriber) shares(sub *stripe.Subscription) (ours bool, prices []string) {
+	items := itemsOf(sub)
+	ours = s.cfg.LicenseKeyID == "" || s.cfg.LicenseKeyID == sub.Metadata[metadataKey]
+	return ours, slices.DeleteFunc(slices.Clone(s.cfg.Prices), func(id string) bool { return items[id] == "" })
 }
 
 func itemsOf(sub *stripe.Subscription) map[string]string {

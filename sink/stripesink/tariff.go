@@ -17,7 +17,7 @@ import (
 // UnitAmount or Tiers is required.
 //
 // Amounts are decimal numbers in the currency's minor unit, with up to 12 decimals
-// and 15 digits in all: "25" of "usd" is a quarter of a dollar, "0.5" half a cent.
+// and 15 digits in all: "25" in "usd" is a quarter of a dollar, "0.5" half a cent.
 //
 // Concurrency: a plain value.
 type Tariff struct {
@@ -191,13 +191,13 @@ func (t Tariff) checkAmounts(field string, fault func(string, error)) {
 	}
 }
 
-var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,12})?$`)
+var decimal = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,12})?$`)
 
 // parseAmount reads a decimal amount. With at most 15 digits a float64 holds it
 // exactly, and so the SDK sends and reads it.
 func parseAmount(text string) (float64, error) {
 	if !decimal.MatchString(text) || len(strings.TrimLeft(strings.ReplaceAll(text, ".", ""), "0")) > 15 {
-		return 0, fmt.Errorf(`is %q: use a decimal number of the currency's minor unit, such as "25" or "0.5", with up to 12 decimals and 15 digits`, text)
+		return 0, fmt.Errorf(`is %q: use a decimal number of the currency's minor unit, such as "25" or "0.5", with at most 12 digits before the point, 12 decimals, and 15 digits in all`, text)
 	}
 	return strconv.ParseFloat(text, 64)
 }
