@@ -56,15 +56,50 @@ func ExampleSink_Reconcile() {
 	// tax-report cus_1 -40 <nil>
 }
 
-func ExampleReconciliation_String() {
-	day := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	fmt.Print(stripesink.Reconciliation{
-		Start: day, End: day.AddDate(0, 1, 0),
-		Lines: []stripesink.ReconcileLine{
-			{Feature: "tax-report", Subject: "cus_1", Delivered: 1200, Open: 7, Billed: 1150, Difference: -50},
-			{Feature: "tax-report", Subject: "cus_2", Delivered: 31, Billed: 31},
-		},
+// Customers have billing periods of their own, and Stripe tells the totals of periods.
+func ExampleUsageRecords_Reconcile() {
+	srv := stripetest.New()
+	srv.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+	srv.AddCustomer(stripetest.Customer{ID: "cus_1"})
+	now := time.Now().UTC()
+	srv.AddSubscription(stripetest.Subscription{
+		Customer: "cus_1", Items: []stripetest.Item{{Price: "price_1"}}, Start: now.AddDate(0, 0, -9), End: now.AddDate(0, 0, 21),
 	})
+	client, stop := srv.Pipe()
+	defer stop()
+	s := stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+		Key: "sk_test_51H7x", BaseURL: stripetest.URL, HTTPClient: client,
+		Prices: map[string][]string{"tax-report": {"price_1"}},
+	})
+	hour := now.Truncate(time.Hour).Add(-time.Hour)
+	r := sink.Record{
+		ID: "01hq-7-2", Feature: "tax-report", Subject: "cus_1", Quantity: 3,
+		Start: hour, End: hour.Add(time.Minute), Attempt: 1,
+	}
+	fmt.Println(s.Deliver(context.Background(), []sink.Record{r}))
+
+	// records, err := m.Records("stripe", now.AddDate(0, -1, -1), now)
+	var records iter.Seq2[sink.Record, sink.Outcome] = func(yield func(sink.Record, sink.Outcome) bool) {
+		yield(r, sink.Delivered)
+	}
+	reconciliation, err := s.Reconcile(context.Background(), records, hour, hour.Add(time.Hour))
+	fmt.Println(err)
+	for _, line := range reconciliation.Lines {
+		fmt.Println(line.Subject, line.Delivered, line.Billed, line.End.Sub(line.Start))
+	}
+	// Output:
+	// <nil>
+	// <nil>
+	// cus_1 3 3 720h0m0s
+}
+
+func ExampleReconciliation_String() {
+	march := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	april := march.AddDate(0, 1, 0)
+	fmt.Print(stripesink.Reconciliation{Start: march, End: april, Lines: []stripesink.ReconcileLine{
+		{Feature: "tax-report", Subject: "cus_1", Start: march, End: april, Delivered: 1200, Open: 7, Billed: 1150, Difference: -50},
+		{Feature: "tax-report", Subject: "cus_2", Start: march, End: april, Delivered: 31, Billed: 31},
+	}})
 	// Output:
 	// usage in [2026-03-01 00:00, 2026-04-01 00:00) UTC
 	// feature     subject  accepted  open  voided  billed  difference

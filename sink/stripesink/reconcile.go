@@ -3,178 +3,173 @@ package stripesink
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/inprocess/meter/sink"
-	"github.com/stripe/stripe-go/v76"
 	"golang.org/x/time/rate"
 )
 
-// Reads a second while reconciling: well below the 25 that Stripe allows an endpoint,
-// and in test mode, where they count against the same 25 as deliveries, below what
-// those leave.
+// Totals a second that are asked for while reconciling: well below the 25 requests
+// that Stripe allows an endpoint, and in test mode, where all requests share 25, what
+// deliveries leave.
 const (
 	liveReads = 10
 	testReads = 4
 )
 
-// Reconcile compares the records of a ledger with the totals of Stripe's meters, per
-// customer and meter, for usage in [start, end), widened to whole minutes: start is
-// rounded down, end up. It only reads: what to do about a difference is a person's
-// decision.
-//
-// records are those of the sink's route with their outcomes, as Meter.Records yields
-// them. A record belongs to the time of its event, the last second of its window, so a
-// window that began before start can end in it: give Reconcile an hour more than it
-// asks for, or whole hours, which no window of meter crosses. Records of other times are
-// passed over.
-//
-// What Delivered counts, Stripe has accepted: it answered 200. What Billed counts, its
-// meter has added up. Stripe adds up later than it accepts and states no bound, so let
-// an hour or more pass after end; a total that is too low may also be one of errors
-// that Stripe reports to [Sink.Webhook]. Events that others send for these customers
-// and meters are in Billed alone. Usage of customers of whom the ledger has no record
-// can't be found: Stripe lists no customers of a meter.
-//
-// It makes one request per customer and meter, at most 10 a second in live mode and 4
-// in test mode. Stripe allows reads in proportion to payments (500 a payment in 30
-// days, at least 10,000 a month), so once a day will do. The account's meters are
-// remembered for 10 minutes.
-//
-// Blocking: until all are read or ctx ends; 10,000 customers take about 20 minutes.
-//
-// Errors: the configuration's; no list of meters; the end of ctx, with the lines that
-// were read till then. A customer whose total can't be read is a line with an error,
-// and the others go on. No error holds the key.
-func (s *Sink) Reconcile(ctx context.Context, records iter.Seq2[sink.Record, sink.Outcome], start, end time.Time) (Reconciliation, error) {
-	start, end = wholeMinutes(start, end)
+// readPace lets a reconciliation through to Stripe so often.
+func readPace(key string) *rate.Limiter {
+	if stripeapi.Live(key) {
+		return rate.NewLimiter(liveReads, 1)
+	}
+	return rate.NewLimiter(testReads, 1)
+}
+
+// series is whose usage of what. Several may lead to one account.
+type series struct{ feature, subject string }
+
+// account is one of Stripe's totals, and what a ledger has that belongs in it.
+type account struct {
+	total      string // what names the total; "": nothing, for err
+	subject    string // as Stripe bills it
+	start, end int64  // seconds that belong in it
+	way        way
+	read       func(context.Context) (int64, error)
+	err        error // why there is nothing to ask for
+
+	features, subjects      []string // all that lead here
+	delivered, open, voided fold
+}
+
+// reconciler compares a ledger's records with Stripe's totals.
+type reconciler struct {
+	second func(sink.Record) int64                              // at which a record stands with Stripe
+	find   func(ctx context.Context, first sink.Record) account // that the series of a record leads to
+}
+
+// errUnread marks what was not read because the context ended.
+var errUnread = errors.New("stripesink: not read")
+
+// turn waits until the pace allows to read once more.
+func turn(ctx context.Context, pace *rate.Limiter) error {
+	if err := pace.Wait(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errUnread, err)
+	}
+	return nil
+}
+
+// run goes over the records twice: to find out about whom Stripe must be asked, and,
+// when it has answered whose usage belongs where, to add up. So it holds no more than
+// a few numbers for each series, and keeps nobody's iterator waiting for the network.
+func (c reconciler) run(ctx context.Context, records iter.Seq2[sink.Record, sink.Outcome], start, end time.Time) (Reconciliation, error) {
 	done := Reconciliation{Start: start, End: end}
-	switch {
-	case s.faults != nil:
-		return done, s.faults
-	case !end.After(start):
-		return done, fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
+	if !end.After(start) {
+		return done, errNoTime(start, end)
 	}
-	meters, err := listMeters(ctx, s.meters)
-	if err != nil {
-		return done, err
-	}
-	s.known.keep(meters)
-	tallies := s.tally(ctx, records, meters, start, end)
-	pace := rate.NewLimiter(testReads, 1)
-	if stripeapi.Live(s.cfg.Key) {
-		pace.SetLimit(liveReads)
-	}
-	for _, t := range tallies {
-		line := t.line()
-		if err == nil && t.err == nil {
-			err = pace.Wait(ctx)
+	of, accounts := c.accounts(ctx, c.firsts(records, start.Unix(), end.Unix()))
+	again := false
+	for r, outcome := range records {
+		if a := of[series{r.Feature, r.Subject}]; a != nil {
+			again = true
+			a.add(r, c.second(r), outcome)
 		}
-		switch {
-		case t.err != nil:
-			line.Err = t.err
-		case err != nil:
-			line.Err = fmt.Errorf("stripesink: not read: %w", err)
-		default:
-			line.Billed, line.Err = s.billed(ctx, t, start, end)
+	}
+	if len(accounts) > 0 && !again {
+		return done, errors.New("stripesink: the records could be ranged over only once: Reconcile does it twice")
+	}
+	var ended error
+	for _, a := range accounts {
+		line := a.line()
+		if line.Err = a.err; line.Err == nil {
+			line.Billed, line.Err = a.read(ctx)
+		}
+		if errors.Is(line.Err, errUnread) {
+			ended = line.Err
 		}
 		if line.Err == nil {
 			line.Difference = line.Billed - line.Delivered
 		}
 		done.Lines = append(done.Lines, line)
 	}
-	if err != nil {
-		return done, fmt.Errorf("stripesink: reconciling: %w", err)
+	if ended = cmp.Or(ended, ctx.Err()); ended != nil {
+		return done, fmt.Errorf("stripesink: reconciling: %w", ended)
 	}
-	return done, ctx.Err()
+	return done, nil
 }
 
-func (s *Sink) billed(ctx context.Context, t *tally, start, end time.Time) (int64, error) {
-	total, err := s.total(ctx, t.meter, t.customer, start, end)
-	if err != nil {
-		return 0, err
-	}
-	return units(total)
+func errNoTime(start, end time.Time) error {
+	return fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
 }
 
-// tally is what the ledger has of one customer and meter.
-type tally struct {
-	meter                   *stripe.BillingMeter
-	customer                string
-	err                     error // why Stripe can't be asked
-	features                []string
-	delivered, open, voided fold
-}
-
-// tally adds up records by customer and meter; what can't be asked for stands by
-// subject and feature. The result is sorted.
-func (s *Sink) tally(ctx context.Context, records iter.Seq2[sink.Record, sink.Outcome], meters map[string]*stripe.BillingMeter, start, end time.Time) []*tally {
-	type account struct{ eventName, unbilled, customer string }
-	all, customers := map[account]*tally{}, map[string]string{}
-	for r, outcome := range records {
-		at := timestamp(r)
-		if at < start.Unix() || at >= end.Unix() {
-			continue
+// firsts are the first record of each series that has any in [start, end).
+func (c reconciler) firsts(records iter.Seq2[sink.Record, sink.Outcome], start, end int64) (firsts []sink.Record) {
+	seen := map[series]bool{}
+	for r := range records {
+		of, at := series{r.Feature, r.Subject}, c.second(r)
+		if at >= start && at < end && !seen[of] {
+			seen[of] = true
+			firsts = append(firsts, r)
 		}
-		if _, known := customers[r.Subject]; !known {
-			customers[r.Subject] = r.Subject // where it leads to nobody, newTally says why
-			if id, err := s.customer(ctx, r.Subject); err == nil {
-				customers[r.Subject] = id
+	}
+	return firsts
+}
+
+// accounts finds those that the series lead to, each once, sorted.
+func (c reconciler) accounts(ctx context.Context, firsts []sink.Record) (map[series]*account, []*account) {
+	of, byTotal, all := map[series]*account{}, map[string]*account{}, []*account(nil)
+	for _, r := range firsts {
+		found := c.find(ctx, r)
+		a := byTotal[found.total]
+		if a == nil {
+			a = &found
+			all = append(all, a)
+			if a.err == nil {
+				byTotal[a.total] = a
 			}
 		}
-		r.Subject = customers[r.Subject]
-		key := account{eventName: s.cfg.Meters[r.Feature].EventName, customer: r.Subject}
-		if key.eventName == "" {
-			key.unbilled = r.Feature
-		}
-		t := all[key]
-		if t == nil {
-			t = s.newTally(ctx, r, meters[key.eventName])
-			all[key] = t
-		}
-		if !slices.Contains(t.features, r.Feature) {
-			t.features = append(t.features, r.Feature)
-		}
-		t.add(at, r.Quantity, outcome)
+		a.features, a.subjects = include(a.features, r.Feature), include(a.subjects, found.subject)
+		of[series{r.Feature, r.Subject}] = a
 	}
-	tallies := make([]*tally, 0, len(all))
-	for _, t := range all {
-		slices.Sort(t.features)
-		tallies = append(tallies, t)
-	}
-	slices.SortFunc(tallies, func(a, b *tally) int {
-		return cmp.Or(slices.Compare(a.features, b.features), cmp.Compare(a.customer, b.customer))
+	slices.SortFunc(all, func(a, b *account) int {
+		return cmp.Or(slices.Compare(a.features, b.features), slices.Compare(a.subjects, b.subjects))
 	})
-	return tallies
+	return of, all
 }
 
-func (s *Sink) newTally(ctx context.Context, r sink.Record, m *stripe.BillingMeter) *tally {
-	t := &tally{meter: m, customer: r.Subject}
-	if want, ok := s.cfg.Meters[r.Feature]; !ok {
-		t.err = errNoMeter(r.Feature)
-	} else if m == nil {
-		t.err = s.errMissingMeter(r.Feature, want.EventName)
-	} else if !foldable(m) {
-		t.err = fmt.Errorf("stripesink: meter %q has formula %q, to which no total of quantities compares",
-			stripeapi.Clean(m.EventName, s.cfg.Key), formula(m))
-	} else {
-		_, t.err = s.customer(ctx, r.Subject)
+// include adds a name to sorted names, once.
+func include(names []string, name string) []string {
+	if at, found := slices.BinarySearch(names, name); !found {
+		return slices.Insert(names, at, name)
 	}
-	return t
+	return names
 }
 
-func (t *tally) add(at, quantity int64, outcome sink.Outcome) {
+// add takes in a record that stands at a second.
+func (a *account) add(r sink.Record, at int64, outcome sink.Outcome) {
+	if at < a.start || at >= a.end {
+		return
+	}
 	switch outcome {
 	case sink.Delivered:
-		t.delivered.add(t.meter, at, quantity)
+		a.delivered.add(a.way, at, r.Quantity)
 	case sink.Voided:
-		t.voided.add(t.meter, at, quantity)
+		a.voided.add(a.way, at, r.Quantity)
 	case sink.Superseded: // never sent, and never to be
 	default:
-		t.open.add(t.meter, at, quantity)
+		a.open.add(a.way, at, r.Quantity)
+	}
+}
+
+func (a *account) line() ReconcileLine {
+	return ReconcileLine{
+		Feature: strings.Join(a.features, ", "), Subject: strings.Join(a.subjects, ", "),
+		Start: time.Unix(a.start, 0).UTC(), End: time.Unix(a.end, 0).UTC(),
+		Delivered: a.delivered.value(a.way), Open: a.open.value(a.way), Voided: a.voided.value(a.way),
 	}
 }

@@ -3,81 +3,75 @@ package stripesink
 import (
 	"math"
 
+	"github.com/inprocess/meter/sink"
 	"github.com/stripe/stripe-go/v76"
 )
 
-// fold combines quantities as a Stripe meter does: adding up, or keeping the last of
-// all or of each UTC hour or day. The zero value is empty.
-type fold struct {
-	total  int64
-	levels map[int64]level // by window; nil while adding up
+// way is how Stripe makes one total of many quantities.
+type way struct {
+	kind   sink.Kind
+	window int64 // seconds of UTC of which first the latest quantity stands for all; 0: none
 }
 
-// level is a quantity that held from a moment on.
-type level struct{ at, quantity int64 }
-
-// foldable reports whether fold knows how m combines quantities.
-func foldable(m *stripe.BillingMeter) bool {
-	sums := formula(m) == formulaSum
-	return (sums || formula(m) == formulaLast) && windowSeconds(m) >= 0
-}
-
-// windowSeconds is the length of the meter's time window: 0 for none, -1 for one of
-// unknown length.
-func windowSeconds(m *stripe.BillingMeter) int64 {
+// wayOf is that of a meter; false for one that this version doesn't know.
+func wayOf(m *stripe.BillingMeter) (w way, ok bool) {
+	switch formula(m) {
+	case formulaSum:
+	case formulaLast:
+		w.kind = sink.Last
+	default:
+		return w, false
+	}
 	switch m.EventTimeWindow {
 	case "":
-		return 0
 	case stripe.BillingMeterEventTimeWindowHour:
-		return 60 * 60
+		w.window = 60 * 60
 	case stripe.BillingMeterEventTimeWindowDay:
-		return 24 * 60 * 60
+		w.window = 24 * 60 * 60
+	default:
+		return w, false
 	}
-	return -1
+	return w, true
 }
 
-// add takes in a quantity of the second at. A nil meter, or one that is not foldable,
-// adds up.
-func (f *fold) add(m *stripe.BillingMeter, at, quantity int64) {
-	if m == nil || !foldable(m) || sumsRaw(m) {
-		f.total = plus(f.total, quantity)
+// fold is a total in the making. The zero value is 0.
+type fold struct {
+	total  level
+	levels map[int64]level // the latest of each window; nil without windows
+}
+
+// level is a quantity that held from a second on.
+type level struct{ at, quantity int64 }
+
+// add takes in a quantity of the second at, in any order.
+func (f *fold) add(w way, at, quantity int64) {
+	if w.window == 0 {
+		f.total = f.total.with(w.kind, level{at, quantity})
 		return
-	}
-	window := int64(0)
-	if n := windowSeconds(m); n > 0 {
-		window = at / n
 	}
 	if f.levels == nil {
 		f.levels = map[int64]level{}
 	}
-	if old, ok := f.levels[window]; !ok || at >= old.at {
-		f.levels[window] = level{at, quantity}
-	}
+	f.levels[at/w.window] = f.levels[at/w.window].with(sink.Last, level{at, quantity})
 }
 
-// value is what the meter would show.
-func (f *fold) value(m *stripe.BillingMeter) int64 {
-	if f.levels == nil {
-		return f.total
-	}
-	var sum int64
-	var last level
+func (f *fold) value(w way) int64 {
+	total := f.total
 	for _, l := range f.levels {
-		sum = plus(sum, l.quantity)
-		if l.at >= last.at {
-			last = l
-		}
+		total = total.with(w.kind, l)
 	}
-	if formula(m) == formulaLast {
-		return last.quantity
-	}
-	return sum
+	return total.quantity
 }
 
-// plus adds quantities, of which none is negative, and stays at the limit.
-func plus(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
+// with combines two quantities, of which none is negative; a sum stays at the limit.
+func (l level) with(kind sink.Kind, other level) level {
+	switch {
+	case kind == sink.Sum && l.quantity > math.MaxInt64-other.quantity:
+		return level{quantity: math.MaxInt64}
+	case kind == sink.Sum:
+		return level{quantity: l.quantity + other.quantity}
+	case kind == sink.Max && other.quantity > l.quantity, kind == sink.Last && other.at >= l.at:
+		return other
 	}
-	return a + b
+	return l
 }

@@ -82,7 +82,7 @@ func TestReconcile(t *testing.T) {
 		b.add(sink.Superseded, of(lately(8, 99), "cus_2", "export"))
 
 		// Outside of the hour.
-		b.add(sink.Delivered, lately(-1, 1), lately(60, 1), lately(-600, 1))
+		b.add(sink.Delivered, lately(-1, 1), lately(60, 1), lately(-600, 1), of(lately(-1, 1), "cus_3", feature), of(lately(60, 1), "cus_4", feature))
 
 		// Who can't be asked for.
 		b.add(sink.Delivered, of(lately(0, 8), "acme", feature))
@@ -104,6 +104,7 @@ func TestReconcile(t *testing.T) {
 		} {
 			line := got.Lines[i]
 			line.Err = nil
+			want.Start, want.End = got.Start, got.End
 			require.Equal(t, want, line)
 		}
 		require.ErrorContains(t, got.Lines[2].Err, `no Stripe meter for feature "print"`)
@@ -188,7 +189,7 @@ func TestReconcileKeepsItsPace(t *testing.T) {
 			require.Len(t, got.Differences(), 101)
 			require.InDelta(t, 100/float64(perSecond), time.Since(began).Seconds(), 0.1)
 
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second+10*time.Millisecond)
 			defer cancel()
 			got, err = a.sink.Reconcile(ctx, b.all(), midnight, midnight.Add(time.Hour))
 			require.Error(t, err)
@@ -239,6 +240,60 @@ func TestReconcileCombinesAsTheMeterDoes(t *testing.T) {
 	}
 }
 
+// A subject that leads to a customer is compared as that customer.
+func TestReconcileOfSubjectsThatAreLookedUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, func(c *stripesink.Config) { c.SubjectMetadata = "key_id" })
+		a.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+		for _, key := range []string{"k1", "k2"} {
+			a.AddSubscription(stripetest.Subscription{
+				Customer: customer, Items: []stripetest.Item{{Price: "price_1"}}, Metadata: map[string]string{"key_id": key},
+			})
+		}
+		midnight := lately(0, 1).Start
+		time.Sleep(time.Hour)
+		var b books
+		b.add(sink.Delivered, of(lately(0, 1), "k1", feature), of(lately(1, 10), "k2", feature), of(lately(2, 100), customer, feature))
+		for _, one := range b {
+			a.recorded(t, one.Record)
+		}
+		b.add(sink.Pending, of(lately(3, 1000), "k3", feature))
+		got, err := a.sink.Reconcile(t.Context(), b.all(), midnight, midnight.Add(time.Hour))
+		require.NoError(t, err)
+		require.Len(t, got.Lines, 2)
+		require.Equal(t, customer, got.Lines[0].Subject)
+		require.EqualValues(t, 111, got.Lines[0].Billed)
+		require.Zero(t, got.Lines[0].Difference)
+		require.Equal(t, "k3", got.Lines[1].Subject)
+		require.ErrorIs(t, got.Lines[1].Err, stripesink.ErrNotFound)
+		require.EqualValues(t, 1000, got.Lines[1].Open)
+
+		total, err := a.sink.Usage(t.Context(), feature, "k1", midnight, midnight.Add(time.Hour))
+		require.NoError(t, err)
+		require.EqualValues(t, 111, total)
+		outcome, err := a.sink.Verify(t.Context(), lately(2, 100), true)
+		require.NoError(t, err)
+		require.Equal(t, sink.InDoubt, outcome, "several subjects may lead to one customer")
+	})
+}
+
+// Records that come once only would make all that Stripe has a difference.
+func TestReconcileNoticesRecordsThatComeOnceOnly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, nil)
+		calls := 0
+		once := func(yield func(sink.Record, sink.Outcome) bool) {
+			if calls++; calls == 1 {
+				yield(lately(0, 7), sink.Delivered)
+			}
+		}
+		_, err := a.sink.Reconcile(t.Context(), once, lately(0, 1).Start, lately(1, 1).Start)
+		require.ErrorContains(t, err, "only once")
+	})
+}
+
 func TestReconcileStaysAtTheLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,13 +324,29 @@ func TestReconciliationIsATable(t *testing.T) {
 	table := stripesink.Reconciliation{
 		Start: start, End: start.Add(time.Hour),
 		Lines: []stripesink.ReconcileLine{
-			{Feature: "a\tb\nc", Subject: "cus_1\x1b[2J", Delivered: 1, Billed: 1},
-			{Feature: "d", Subject: "cus_2", Err: fmt.Errorf("first\nsecond " + testKey)},
+			{Feature: "a\tb\nc", Start: start, End: start.Add(time.Hour), Subject: "cus_1\x1b[2J", Delivered: 1, Billed: 1},
+			{Feature: "d", Start: start, End: start.Add(time.Hour), Subject: "cus_2", Err: fmt.Errorf("first\nsecond " + testKey)},
 		},
 	}.String()
 	lines := strings.Split(strings.TrimSpace(table), "\n")
 	require.Len(t, lines, 5)
 	require.True(t, strings.HasPrefix(lines[2], "a b c    cus_1 [2J  1         0     0       1       +0"), lines[2])
 	require.Contains(t, lines[3], "? first second [key]")
+	require.NotContains(t, table, "period")
 	require.False(t, slices.ContainsFunc([]rune(table), func(r rune) bool { return r < ' ' && r != '\n' }))
+}
+
+func TestReconciliationShowsPeriodsThatDiffer(t *testing.T) {
+	t.Parallel()
+	end := start.Add(time.Hour)
+	for _, shift := range [][2]time.Duration{{-time.Hour, 0}, {0, time.Hour}} {
+		r := stripesink.Reconciliation{Start: start, End: end, Lines: []stripesink.ReconcileLine{
+			{Feature: "a", Subject: "si_1", Start: start.Add(shift[0]), End: end.Add(shift[1])},
+			{Feature: "a", Subject: "si_2", Start: start, End: end.Add(7 * time.Second)},
+		}}
+		require.Contains(t, r.String(), "period")
+		require.Contains(t, r.String(), "[2026-03-01 12:00:00, 2026-03-01 13:00:07)")
+		r.Lines = r.Lines[:1]
+		require.Contains(t, r.String(), "period")
+	}
 }

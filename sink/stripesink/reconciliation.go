@@ -19,14 +19,16 @@ type Reconciliation struct {
 	Lines      []ReconcileLine // sorted by feature and subject
 }
 
-// ReconcileLine compares one customer's usage of one meter, or of what else Stripe
-// totals. Quantities are whole units. Where Stripe keeps the last value instead of
-// adding up, so do they.
+// ReconcileLine compares one of Stripe's totals: of a customer and meter, or of a
+// subscription item and billing period. Quantities are whole units. Where Stripe keeps
+// the last or highest value instead of adding up, so do they.
 //
 // Concurrency: a plain value.
 type ReconcileLine struct {
 	Feature string // all that share the total, separated by ", "
-	Subject string // who is billed
+	Subject string // who is billed; several likewise
+
+	Start, End time.Time // of the total: usage in [Start, End), UTC
 
 	Delivered int64 // accepted: Stripe answered that it took it
 	Open      int64 // not settled here: pending, attempted, in doubt or rejected
@@ -49,18 +51,25 @@ func (r Reconciliation) Differences() []ReconcileLine {
 
 // String is a table of all lines for people to read. Its form may change.
 func (r Reconciliation) String() string {
-	const layout = "2006-01-02 15:04"
 	var b strings.Builder
-	fmt.Fprintf(&b, "usage in [%s, %s) UTC\n", r.Start.UTC().Format(layout), r.End.UTC().Format(layout))
+	fmt.Fprintf(&b, "usage in %s UTC\n", timespan(r.Start, r.End))
+	periods := slices.ContainsFunc(r.Lines, func(l ReconcileLine) bool { return !l.Start.Equal(r.Start) || !l.End.Equal(r.End) })
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "feature\tsubject\taccepted\topen\tvoided\tbilled\tdifference")
-	for _, l := range r.Lines {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t", oneLine(l.Feature), oneLine(l.Subject), l.Delivered, l.Open, l.Voided)
-		if l.Err != nil {
-			fmt.Fprintf(w, "?\t? %s\n", oneLine(l.Err.Error()))
-			continue
+	row := func(feature, subject, period string, cells ...string) {
+		head := []string{feature, subject}
+		if periods {
+			head = append(head, period)
 		}
-		fmt.Fprintf(w, "%d\t%+d\n", l.Billed, l.Difference)
+		fmt.Fprintln(w, strings.Join(append(head, cells...), "\t"))
+	}
+	row("feature", "subject", "period", "accepted", "open", "voided", "billed", "difference")
+	for _, l := range r.Lines {
+		billed, difference := fmt.Sprint(l.Billed), fmt.Sprintf("%+d", l.Difference)
+		if l.Err != nil {
+			billed, difference = "?", "? "+oneLine(l.Err.Error())
+		}
+		row(oneLine(l.Feature), oneLine(l.Subject), timespan(l.Start, l.End),
+			fmt.Sprint(l.Delivered), fmt.Sprint(l.Open), fmt.Sprint(l.Voided), billed, difference)
 	}
 	_ = w.Flush() // to memory
 	fmt.Fprintf(&b, "%d of %d differ or are unknown. accepted: Stripe took it. billed: Stripe's total. difference: billed less accepted.\n",
@@ -68,14 +77,16 @@ func (r Reconciliation) String() string {
 	return b.String()
 }
 
+// timespan prints [start, end), to the minute unless it is of odd seconds.
+func timespan(start, end time.Time) string {
+	layout := "2006-01-02 15:04"
+	if start.Second() != 0 || end.Second() != 0 {
+		layout = "2006-01-02 15:04:05"
+	}
+	return fmt.Sprintf("[%s, %s)", start.UTC().Format(layout), end.UTC().Format(layout))
+}
+
 // oneLine keeps a text from breaking the table.
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(stripeapi.Clean(text, "")), " ")
-}
-
-func (t *tally) line() ReconcileLine {
-	return ReconcileLine{
-		Feature: strings.Join(t.features, ", "), Subject: t.customer,
-		Delivered: t.delivered.value(t.meter), Open: t.open.value(t.meter), Voided: t.voided.value(t.meter),
-	}
 }

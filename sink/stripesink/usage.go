@@ -26,8 +26,9 @@ const maxExact = 1 << 53
 // Blocking: one or two requests as a rule, at most 20 s each, within ctx.
 //
 // Errors: the configuration's, a feature without a meter, a subject that is no
-// customer or leads to none ([ErrNotFound]) or several ([ErrAmbiguous]), a total that is no whole number or too large to be exact, and those of
-// the requests. No error holds the key.
+// customer or leads to none ([ErrNotFound]) or several ([ErrAmbiguous]), a total that
+// is no whole number or too large to be exact, and those of the requests. No error
+// holds the key.
 func (s *Sink) Usage(ctx context.Context, feature, subject string, start, end time.Time) (int64, error) {
 	if s.faults != nil {
 		return 0, s.faults
@@ -77,7 +78,7 @@ func units(total float64) (int64, error) {
 // 0 is Stripe's word that there is none, never a want of an answer.
 func (s *Sink) total(ctx context.Context, m *stripe.BillingMeter, customer string, start, end time.Time) (total float64, err error) {
 	if !end.After(start) {
-		return 0, fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
+		return 0, errNoTime(start, end)
 	}
 	what := fmt.Sprintf("reading what meter %q holds for %s", stripeapi.Clean(m.EventName, s.cfg.Key), customer)
 	parts := 0

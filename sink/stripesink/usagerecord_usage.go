@@ -30,7 +30,7 @@ func (u *UsageRecords) Usage(ctx context.Context, feature, subject string, start
 		return 0, errNoPrice(feature)
 	}
 	if !end.After(start) {
-		return 0, fmt.Errorf("stripesink: no time lies between %v and %v: end must be after start", start, end)
+		return 0, errNoTime(start, end)
 	}
 	p, err := u.payers.item(ctx, subject, prices, math.MaxInt64)
 	if err != nil {
