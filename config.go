@@ -36,6 +36,12 @@ type Config struct {
 	Checker license.Checker
 	// Identify is the default of every Middleware. nil: each names its own.
 	Identify Identify
+	// Instance tells apart processes that count for the same subjects at the same
+	// time, each in a Dir of its own: from 0 up, at most 59. It stands in every record,
+	// for sinks that must not write where another process does, such as Stripe's usage
+	// records. No two such processes may have the same; after a restart it should be
+	// what it was. 0: the only one.
+	Instance int
 	// LockWait is how long Open waits for the process that owns Dir to finish, as
 	// in a rolling deploy. 0: 30 s. NoWait: not at all.
 	LockWait time.Duration
@@ -76,7 +82,7 @@ const (
 	InMemory                 = ":memory:" // as Dir: a crash loses counts
 	SyncAlways time.Duration = -1         // as Sync: group-committed before Add returns
 	SyncNever  time.Duration = -2         // as Sync: a power cut may lose counts
-	OnFlush    time.Duration = -1         // as Window: no background work
+	OnFlush    time.Duration = -1         // as Window: only Flush and Shutdown end one
 	NoWait     time.Duration = -1         // as LockWait: ErrLocked at once
 )
 

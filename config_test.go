@@ -42,6 +42,7 @@ func TestOpenRefusesBadConfigs(t *testing.T) {
 		"nil function":       {Config{Dir: InMemory, Sinks: []Route{{Name: "a", Sink: sink.Func(nil)}}}, []string{"Sink: required"}},
 		"sink finds faults":  {Config{Dir: InMemory, Sinks: []Route{{Name: "stripe", Sink: faulty{memsink.New()}}}}, []string{`Config.Sinks[0] ("stripe"):`, "Key: required", "Meters: empty"}},
 		"checker":            {Config{Dir: InMemory, Checker: faultyChecker{}}, []string{"Config.Checker: ProductID: required"}},
+		"no such instance":   {Config{Dir: InMemory, Instance: 60}, []string{"Config.Instance: 60"}},
 		"negative disk":      {Config{Dir: InMemory, MaxDisk: -1}, []string{"Config.MaxDisk"}},
 		"negative retain":    {Config{Dir: InMemory, Retain: -1}, []string{"Config.Retain"}},
 		"negative window":    {Config{Dir: InMemory, Window: -2}, []string{"Config.Window"}},

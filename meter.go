@@ -3,8 +3,6 @@ package meter
 import (
 	"context"
 	"errors"
-	"fmt"
-	"iter"
 	"log/slog"
 	"slices"
 	"sync"
@@ -68,6 +66,7 @@ func Open(cfg Config) (*Meter, error) {
 	}
 	ledgerRoutes := make([]ledger.Route, len(cfg.Sinks))
 	deliveryRoutes := make([]delivery.Route, len(cfg.Sinks))
+	var apart time.Duration // that windows must begin, for the most demanding sink
 	for i, r := range cfg.Sinks {
 		known := route{name: r.Name, sink: r.Sink, limits: delivery.LimitsOf(r.Sink)}
 		known.kinds, _ = r.Sink.(sink.Combiner)
@@ -79,14 +78,16 @@ func Open(cfg Config) (*Meter, error) {
 			MaxAge:       known.limits.MaxAge,
 			MaxQuantity:  known.limits.MaxQuantity,
 			Timeout:      known.limits.Timeout,
+			Confirm:      known.limits.Confirm,
 		}
+		apart = max(apart, known.limits.MinWindow)
 		if a, ok := r.Sink.(sink.Addressed); ok {
 			ledgerRoutes[i].Address = a.Address()
 		}
 		deliveryRoutes[i] = delivery.Route{Name: r.Name, Sink: r.Sink, Limits: known.limits}
 	}
 	var err error
-	if m.ledger, err = ledger.Open(cfg.forLedger(ledgerRoutes)); err != nil {
+	if m.ledger, err = ledger.Open(cfg.forLedger(ledgerRoutes, apart)); err != nil {
 		return nil, err
 	}
 	if m.telemetry, err = newTelemetry(m); err != nil {
@@ -106,7 +107,7 @@ func Open(cfg Config) (*Meter, error) {
 	return m, nil
 }
 
-func (c *Config) forLedger(routes []ledger.Route) ledger.Config {
+func (c *Config) forLedger(routes []ledger.Route, apart time.Duration) ledger.Config {
 	dir := c.Dir
 	if dir == InMemory {
 		dir = ""
@@ -119,6 +120,8 @@ func (c *Config) forLedger(routes []ledger.Route) ledger.Config {
 		Sync:           c.Sync,
 		Retain:         c.Retain,
 		LockWait:       max(c.LockWait, 0),
+		MinWindow:      apart,
+		Instance:       uint8(c.Instance),
 		MaxDisk:        c.MaxDisk,
 		RefuseWhenFull: c.RefuseWhenFull,
 		Logger:         c.Logger,
@@ -201,48 +204,4 @@ func (m *Meter) Books() Books {
 		books[i] = Line(l)
 	}
 	return books
-}
-
-// QuarantinedRecord is a record that waits for an operator, with its route.
-//
-// Concurrency: read-only, Dimensions included.
-type QuarantinedRecord struct {
-	sink.Record
-	Route        string
-	Reason       string    // what the sink said, or why it was not asked
-	FirstAttempt time.Time // zero: never attempted, or nobody knows when
-}
-
-// Quarantine yields the records that only an operator can decide about, oldest
-// first: sent and perhaps recorded (InDoubt), or refused for good (Rejected).
-//
-// Blocking: reads the directory as it goes.
-func (m *Meter) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
-	return func(yield func(QuarantinedRecord, sink.Outcome) bool) {
-		for r, outcome := range m.ledger.Quarantine() {
-			if !yield(QuarantinedRecord(r), outcome) {
-				return
-			}
-		}
-	}
-}
-
-// Settle decides about a quarantined record: Delivered (the biller has it), Voided
-// (written off), Rejected (leave it), or Pending (send it again: bills twice if
-// the biller has it after all). note says why, for the audit; put no secret into
-// it.
-//
-// Guarantee: durable once it returns nil.
-// Blocking: one fsync.
-// Errors: no such record in quarantine; an outcome that can't be decided;
-// ErrClosed.
-func (m *Meter) Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error {
-	if m.closing.Load() {
-		return ErrClosed
-	}
-	switch as {
-	case sink.Delivered, sink.Voided, sink.Rejected, sink.Pending:
-		return m.ledger.Settle(ctx, route, recordID, as, note)
-	}
-	return fmt.Errorf("meter: settle: %v is no decision; use Delivered, Voided, Rejected or Pending", as)
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
+// maxInstance leaves each of several processes a second of its own in every minute.
+const maxInstance = 59
+
 // faults collects everything that is wrong with a Config, so that the operator
 // sees it at once.
 type faults []error
@@ -30,6 +33,9 @@ func (c *Config) validate() error {
 	}
 	if c.Adopt != "" && c.Dir == InMemory {
 		f.add("Adopt: needs a directory to adopt into, and Dir is meter.InMemory")
+	}
+	if c.Instance < 0 || c.Instance > maxInstance {
+		f.add("Instance: %d: must be 0 to %d", c.Instance, maxInstance)
 	}
 	if c.MaxDisk < 0 {
 		f.add("MaxDisk: %d: must not be negative", c.MaxDisk)

@@ -18,6 +18,7 @@
 // schedule:
 //
 //	METER_KILL_ROUNDS=1000 go test -run 'TestKill$' -parallel 8 -timeout 30m -v ./internal/chaos
+//	METER_KILL_ROUNDS=1000 METER_KILL_DIRS=1 go test -run 'TestKill$' -timeout 60m -v ./internal/chaos
 //	METER_KILL_SEED=42 go test -run 'TestKill$' -v ./internal/chaos
 //
 // A seed repeats what is random in the test; where exactly a kill meets the

@@ -46,7 +46,7 @@ func TestKillWithOutages(t *testing.T) {
 // killRounds spreads n kills over some directories. Windows begin on seconds of
 // their own, so one directory can't have many more lives than there are seconds.
 func killRounds(t *testing.T, n uint64, f fault) {
-	first, dirs := seed(t), min(max(n/15, 1), 8)
+	first, dirs := seed(t), number(t, "METER_KILL_DIRS", min(max(n/15, 1), 8))
 	for dir := range dirs {
 		t.Run(fmt.Sprint("dir", dir), func(t *testing.T) {
 			t.Parallel()

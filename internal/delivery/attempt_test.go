@@ -40,6 +40,40 @@ func logger() (*slog.Logger, *syncBuffer) {
 	return slog.New(slog.NewTextHandler(b, nil)), b
 }
 
+// wrapped has the commonest slip of all: returned as a nil pointer it is no nil
+// error, and whoever unwraps it falls.
+type wrapped struct{ cause error }
+
+func (w *wrapped) Error() string { return "wrapped" }
+func (w *wrapped) Unwrap() error { return w.cause }
+
+// An error whose own methods panic must hurt nobody but its own records.
+func TestErrorThatPanics(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]error{
+		"nil pointer": (*wrapped)(nil), "when looked at": contrary{}, "when printed": silent{},
+		"in a batch": &sink.BatchError{Errs: []error{(*wrapped)(nil)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := newFakeLedger(t, 2)
+				s := newBiller(t, nil)
+				s.answer = func(context.Context, int, []sink.Record) error { return fault }
+				id := l.add("f", "s")
+				log, out := logger()
+				d := begin(t, l, log, s, newBiller(t, nil))
+				synctest.Wait()
+				require.Equal(t, sink.InDoubt, l.state(id))
+				require.Error(t, d.Health())
+				require.NotErrorIs(t, d.Health(), sink.ErrRejected, "nor may looking at it")
+				require.Contains(t, out.String(), "delivery fails")
+				require.Equal(t, 1, l.ended(1, sink.Delivered), "other routes go on")
+			})
+		})
+	}
+}
+
 func TestSinkThatPanicsOrExits(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -66,6 +66,7 @@ func Start(cfg Config) *Delivery {
 	}
 	for _, r := range d.routes {
 		go r.run()
+		r.consult()
 	}
 	return d
 }

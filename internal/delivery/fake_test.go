@@ -18,10 +18,11 @@ import (
 
 // fakeLedger keeps the ledger's promises in memory, and its users to theirs.
 type fakeLedger struct {
-	t      testing.TB
-	mu     sync.Mutex
-	routes []*fakeRoute
-	last   int
+	t       testing.TB
+	mu      sync.Mutex
+	routes  []*fakeRoute
+	last    int
+	settled []string
 
 	counted func(open int) // called by OpenRecords before it returns
 }
@@ -35,6 +36,8 @@ type fakeRoute struct {
 	busy             map[[2]string]bool
 	ready            chan struct{}
 	takes            int
+	end              time.Time
+	doubts           []ledger.Doubt
 }
 
 type fakeRecord struct {
@@ -53,6 +56,28 @@ func newFakeLedger(t testing.TB, routes int) *fakeLedger {
 		})
 	}
 	return l
+}
+
+func (l *fakeLedger) EndWindowAt(route int, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.routes[route].end = at
+}
+
+func (l *fakeLedger) Doubts(route int) []ledger.Doubt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.routes[route].doubts)
+}
+
+func (l *fakeLedger) Settle(_ context.Context, route, id string, as sink.Outcome, note string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.routes {
+		r.doubts = slices.DeleteFunc(r.doubts, func(d ledger.Doubt) bool { return d.ID == id })
+	}
+	l.settled = append(l.settled, fmt.Sprintf("%s %s %v: %s", route, id, as, note))
+	return nil
 }
 
 // add seals one record on every route.

@@ -59,10 +59,11 @@ func newPanicLog(log *slog.Logger) *panicLog {
 	}
 }
 
-// note logs err's stack if err is a panic that was not logged yet.
+// note logs err's stack if err is a panic that was not logged yet. It looks at
+// nothing of a foreign error, whose methods may panic, too: here nobody recovers.
 func (p *panicLog) note(err error) {
 	const most = 64
-	panicked, ok := errors.AsType[*panicError](err)
+	panicked, ok := err.(*panicError) // as guard returns it
 	if !ok {
 		return
 	}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
@@ -15,6 +16,9 @@ type Ledger interface {
 	Ready(route int) <-chan struct{}
 	NextTry(route int) time.Time
 	OpenRecords(route int) (records int, quantity int64)
+	EndWindowAt(route int, at time.Time)
+	Doubts(route int) []ledger.Doubt
+	Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error
 }
 
 // Batch is a ledger's batch. Resolve is called exactly once.

@@ -29,6 +29,8 @@ func LimitsOf(s sink.Sink) sink.Limits {
 	limits.MaxAge = max(limits.MaxAge, 0)
 	limits.MaxQuantity = max(limits.MaxQuantity, 0)
 	limits.DedupeWindow = max(limits.DedupeWindow, 0)
+	limits.MinWindow = max(limits.MinWindow, 0)
+	limits.Confirm = max(limits.Confirm, 0)
 	return limits
 }
 

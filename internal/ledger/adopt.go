@@ -6,8 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 )
@@ -59,7 +62,8 @@ func (l *Ledger) adoptDir(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	orphan := &store{dir: dir}
+	orphan := &store{dir: dir, step: l.store.step}
+	orphan.max.Store(math.MaxInt64)
 	if err := orphan.checkFormat(); err != nil {
 		return err
 	}
@@ -79,23 +83,29 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := l.refuseCopy(segments, theirs.folded, totalsData); err != nil {
 		return err
 	}
-	// Evidence first: a decision read later must not undo a newer hold.
-	decisions, err := l.adoptQuarantine(dir)
+	// In its own directory first, as if it were opened there: whatever fails from
+	// here on leaves two directories that are each in order.
+	waiting, err := l.recoverOrphan(orphan, segments, theirs.folded)
 	if err != nil {
 		return err
 	}
-	moved, err := l.moveSegments(dir, segments, theirs.folded)
-	if err != nil {
+	// Evidence before what it is about: a decision read later must not undo a newer
+	// hold of ours.
+	if err := l.adoptQuarantine(dir); err != nil {
 		return err
 	}
-	if err := l.applyDecisions(decisions); err != nil {
+	moved, err := l.moveSegments(dir, waiting)
+	if err != nil {
 		return err
 	}
 	all.highWater = theirs.highWater
 	if err := l.adoptTotals(totalsData, all, theirs.books, theirs.folded); err != nil {
 		return err
 	}
-	for _, name := range []string{totalsFile, quarantineFile, formatFile, lockFile} {
+	if err := l.adoptRetained(orphan, len(theirs.books) > 0); err != nil {
+		return err
+	}
+	for _, name := range []string{totalsFile, quarantineFile, sinceFile, formatFile, lockFile} {
 		l.store.remove(filepath.Join(dir, name))
 	}
 	os.Remove(dir) // stays if it holds retained or damaged files
@@ -139,49 +149,67 @@ func (l *Ledger) refuseCopy(segments map[uuid]*found, folded map[uuid]bool, tota
 	return nil
 }
 
-// moveSegments recovers the orphan's segments where they are and then moves them.
-func (l *Ledger) moveSegments(dir string, segments map[uuid]*found, folded map[uuid]bool) (moved int, err error) {
-	var all []*sealed
+// recoverOrphan recovers the segments that are still in the orphan's directory, and
+// leaves each of them durably in order there: merges finished, decisions carried
+// out.
+func (l *Ledger) recoverOrphan(orphan *store, segments map[uuid]*found, folded map[uuid]bool) (waiting []*sealed, err error) {
 	for u, f := range segments {
 		if l.holds(u) {
-			f.removeJournals(l.store) // its segment's new file made them needless
-			continue
+			f.removeJournals(orphan) // its segment's new file made them needless
+			delete(segments, u)
 		}
-		if folded[u] {
-			f.removeAll(l.store) // a leftover: their totals speak for it
-			continue
-		}
-		var sd *sealed
-		if sd, err = l.recoverSegment(f); err != nil {
+	}
+	if waiting, err = l.recoverAll(orphan, segments, folded); err != nil {
+		return nil, err
+	}
+	if err := l.finishMerges(waiting); err != nil {
+		return nil, err
+	}
+	data, err := readIfThere(filepath.Join(orphan.dir, quarantineFile))
+	if err != nil {
+		return nil, err
+	}
+	decisions, _, _ := readQuarantine(data)
+	if err := l.applyDecisions(waiting, decisions); err != nil {
+		return nil, err
+	}
+	for _, sd := range waiting {
+		sd.mu.Lock()
+		err = errors.Join(err, sd.flush())
+		sd.mu.Unlock()
+	}
+	return waiting, err
+}
+
+// moveSegments moves recovered segments here. What was moved is ours, also if
+// another one then fails.
+func (l *Ledger) moveSegments(dir string, waiting []*sealed) (moved int, err error) {
+	for _, sd := range waiting {
+		to := filepath.Join(l.store.dir, filepath.Base(sd.path))
+		err = l.store.steps(step{"move segment", func() error { return os.Rename(sd.path, to) }})
+		if err != nil {
 			break
 		}
-		if sd == nil {
-			continue
+		sd.mu.Lock()
+		sd.store, sd.path = l.store, to
+		if info, err := os.Stat(to); err == nil {
+			l.store.used.Add(info.Size())
 		}
-		sd.unload()
-		if filepath.Dir(sd.path) != filepath.Clean(l.store.dir) { // else it had no file, and got one here
-			to := filepath.Join(l.store.dir, filepath.Base(sd.path))
-			err = l.store.steps(step{"move segment", func() error { return os.Rename(sd.path, to) }})
-			if err != nil {
-				break
-			}
-			sd.path = to
-		}
-		all = append(all, sd)
+		sd.mu.Unlock()
+		moved++
 	}
-	if synced := errors.Join(syncDir(l.store.dir), syncDir(dir)); synced != nil {
-		return 0, errors.Join(err, synced)
+	ours := waiting[:moved]
+	err = errors.Join(err, syncDir(l.store.dir), syncDir(dir))
+	for _, sd := range ours {
+		l.noteSealed(sd)
 	}
 	l.mu.Lock()
-	l.insert(all...)
+	l.insert(ours...)
 	l.mu.Unlock()
-	if err := errors.Join(err, l.finishMerges()); err != nil {
-		return 0, err
-	}
-	for _, sd := range all {
+	for _, sd := range ours {
 		l.wake(sd)
 	}
-	return len(all), nil
+	return moved, err
 }
 
 // adoptTotals adds the orphan's totals to ours, once: the fold is named by what
@@ -214,23 +242,68 @@ func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, fo
 	return nil
 }
 
-// adoptQuarantine appends the orphan's lines to ours and returns the decisions
-// in force.
-func (l *Ledger) adoptQuarantine(dir string) (map[decisionKey]quarantineLine, error) {
-	data, err := readIfThere(filepath.Join(dir, quarantineFile))
+// adoptQuarantine appends those of the orphan's lines to ours that are not there
+// yet: an adoption may take several tries, and a decision that is read behind a
+// newer line would undo it.
+func (l *Ledger) adoptQuarantine(dir string) error {
+	theirs, err := readIfThere(filepath.Join(dir, quarantineFile))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	data = data[:bytes.LastIndexByte(data, '\n')+1] // a torn line was never acted on
-	if len(data) == 0 {
-		return nil, nil
+	ours, err := readIfThere(filepath.Join(l.store.dir, quarantineFile))
+	if err != nil {
+		return err
 	}
-	if err := l.quarantine.appendRaw(data); err != nil {
-		return nil, err
+	known := make(map[string]bool)
+	for line := range bytes.Lines(ours) {
+		known[string(line)] = true
 	}
-	decisions, reasons, _ := readQuarantine(data)
+	var fresh []byte
+	for line := range bytes.Lines(theirs) {
+		if bytes.HasSuffix(line, []byte("\n")) && !known[string(line)] { // a torn line was never acted on
+			fresh = append(fresh, line...)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := l.quarantine.appendRaw(fresh); err != nil {
+		return err
+	}
+	_, reasons, _ := readQuarantine(fresh)
 	l.quarantine.learn(reasons)
-	return decisions, nil
+	return nil
+}
+
+// adoptRetained keeps what the orphan retained, if we retain anything.
+func (l *Ledger) adoptRetained(orphan *store, folded bool) error {
+	if l.retain <= 0 {
+		return nil
+	}
+	data, err := readIfThere(filepath.Join(orphan.dir, sinceFile))
+	if err != nil {
+		return err
+	}
+	since, err := strconv.ParseInt(string(data), 10, 64)
+	if err != nil && folded {
+		since = time.Now().Unix() // it retained nothing, and settled something
+	}
+	if since > l.store.since.Load() {
+		if err := l.store.keptSince(since); err != nil {
+			return err
+		}
+	}
+	kept := filepath.Join(l.store.dir, retainedDir)
+	if err := os.MkdirAll(kept, 0o700); err != nil {
+		return err
+	}
+	for _, f := range orphan.retained() {
+		if err := os.Rename(f.path, filepath.Join(kept, filepath.Base(f.path))); err != nil {
+			return err
+		}
+	}
+	os.Remove(filepath.Join(orphan.dir, retainedDir))
+	return nil
 }
 
 func readIfThere(path string) ([]byte, error) {

@@ -57,9 +57,21 @@ func (s *Series) spread(c *cell) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	// As for registering: sealing waits for this lock, and later is too late.
-	if c.spread.Load() == nil && s.feature.ledger.active.Load() == c.seg {
+	if c.spread.Load() == nil && !s.is(undivided) && s.feature.ledger.active.Load() == c.seg {
 		c.seg.spread(c)
 	}
+}
+
+// undivide has the series count in one word from the next window on.
+func (s *Series) undivide() {
+	if s.is(undivided) {
+		return
+	}
+	x := s.index()
+	sh := x.shard(x.hash(s.name()))
+	sh.mu.Lock() // as for spreading: none is under way behind it
+	s.mark(undivided)
+	sh.mu.Unlock()
 }
 
 const maxStripes = 32
@@ -85,8 +97,8 @@ func (c *cell) add(n uint64) result {
 		}
 	}
 	limit := c.seg.limit
-	if c.spread.Load() != nil {
-		limit /= 2 // the other half is the stripes'
+	if c.series.is(undivided) && c.spread.Load() == nil {
+		limit = c.seg.most
 	}
 	if c.series.is(hot) { // whatever the stripes could not take
 		return c.seg.guard(func() result { return addStubborn(c.word, n, limit) })

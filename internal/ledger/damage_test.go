@@ -316,3 +316,54 @@ func TestFlippedOutcomesAreInDoubt(t *testing.T) {
 		}
 	}
 }
+
+// TestDamageThatCantBeSetAside leaves a file where it is of which no copy can be
+// kept: what is in it may still be read by somebody.
+func TestDamageThatCantBeSetAside(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, "mapped", dir)
+	require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 3))
+	require.NoError(t, l.Close(context.Background()))
+	files := glob(t, dir, "*"+segmentSuffix)
+	require.Len(t, files, 1)
+	data, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	data[100] ^= 1
+	data[mirrorAt+100] ^= 1
+	require.NoError(t, os.WriteFile(files[0], data, 0o600))
+	blocked := filepath.Join(dir, damagedDir)
+	require.NoError(t, os.WriteFile(blocked, nil, 0o600))
+	l = open(t, "mapped", dir)
+	require.ErrorContains(t, l.Health(), "no copy of it could be kept")
+	require.NoError(t, l.Close(context.Background()))
+	after, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	require.Equal(t, data, after)
+
+	require.NoError(t, os.Remove(blocked))
+	l = open(t, "mapped", dir)
+	kept := glob(t, dir, damagedDir+"/*")
+	require.Len(t, kept, 1)
+	require.ErrorContains(t, l.Health(), kept[0])
+	require.NoFileExists(t, files[0])
+	require.NoError(t, os.Remove(kept[0]))
+	require.NoError(t, l.Health(), "an operator has dealt with it")
+}
+
+// TestBlankFiles are what a kill leaves that comes between reserving a file's room
+// and its first write.
+func TestBlankFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, "mapped", dir)
+	require.NoError(t, l.Close(context.Background()))
+	for name, size := range map[string]int{"a" + journalSuffix: journalChunk, "b" + journalSuffix: 0, "c" + segmentSuffix: headSize} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600))
+	}
+	l = open(t, "mapped", dir)
+	require.NoError(t, l.Health())
+	for _, name := range []string{"a" + journalSuffix, "b" + journalSuffix, "c" + segmentSuffix} {
+		require.NoFileExists(t, filepath.Join(dir, name))
+	}
+}

@@ -458,24 +458,6 @@ func wantAdopted(t *testing.T, l *Ledger, where string) {
 	require.EqualValues(t, 24, total, where)
 }
 
-func TestAdoption(t *testing.T) {
-	t.Parallel()
-	for _, mode := range modes[1:] {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			outside := t
-			for n := 0; ; n++ {
-				m := &mortal{left: n}
-				synctest.Test(t, func(t *testing.T) { adoptAndDie(t, mode, quickDir(outside), m) })
-				if !m.isDead() {
-					require.Greater(t, n, 5)
-					return
-				}
-			}
-		})
-	}
-}
-
 // adoptAndDie adopts a dead process's directory, dies on the way, and does it again.
 func adoptAndDie(t *testing.T, mode, base string, m *mortal) {
 	where := fmt.Sprintf("died before step %d", m.left)
@@ -515,57 +497,4 @@ func adoptAndDie(t *testing.T, mode, base string, m *mortal) {
 	require.EqualValues(t, 12, sum(deliver(t, l, 0, sink.Delivered), "calls", "acme"), where)
 	require.NoError(t, l.foldSettled())
 	require.NoError(t, l.Health(), where)
-}
-
-func TestAdoptionLeavesTheLivingAlone(t *testing.T) {
-	t.Parallel()
-	base := t.TempDir()
-	alive := open(t, "mapped", filepath.Join(base, "alive"))
-	require.NoError(t, feature(t, alive, "calls", sink.Sum).Add("acme", 5))
-	require.NoError(t, os.Mkdir(filepath.Join(base, "foreign"), 0o700))
-	l := open(t, "mapped", filepath.Join(base, "own"), func(c *Config) { c.Adopt = filepath.Join(base, "*") })
-	require.NoError(t, l.Health())
-	balance(t, l, 0)
-	balance(t, alive, 5)
-}
-
-// TestAdoptionOfACopy names a backup of the own directory: its counts are here
-// already.
-func TestAdoptionOfACopy(t *testing.T) {
-	t.Parallel()
-	base := t.TempDir()
-	own, backup := filepath.Join(base, "own"), filepath.Join(base, "backup")
-	outside := t
-	synctest.Test(t, func(t *testing.T) {
-		orphan(t, "mapped", own)
-		require.NoError(outside, os.CopyFS(backup, os.DirFS(own)))
-		time.Sleep(time.Minute)
-		l := open(t, "mapped", own, func(c *Config) { c.Adopt = filepath.Join(base, "*") })
-		require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: 23, Pending: 11, Delivered: 5, Voided: 7}}, l.Books())
-		require.ErrorContains(t, l.Health(), "backup")
-	})
-}
-
-func TestAdoptionAcrossFilesystems(t *testing.T) {
-	t.Parallel()
-	other := mountTmpfs(t, "size=16m")
-	own := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		orphan(t, "mapped", filepath.Join(other, "theirs"))
-		time.Sleep(time.Minute)
-		l := open(t, "mapped", own, func(c *Config) { c.Adopt = filepath.Join(other, "*") })
-		synctest.Wait()
-		f := feature(t, l, "calls", sink.Sum)
-		for range 3 {
-			require.ErrorContains(t, l.Health(), "filesystem")
-			require.FileExists(t, filepath.Join(other, "theirs", formatFile))
-			total, _, _ := f.Total("acme")
-			require.Zero(t, total, "what was not adopted is not counted here")
-			balance(t, l, 0)
-			l.adoptOrphans()
-		}
-		require.NoError(t, l.Close(context.Background()))
-		l = open(t, "mapped", filepath.Join(other, "theirs"))
-		balance(t, l, 23)
-	})
 }

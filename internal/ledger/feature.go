@@ -124,9 +124,13 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 		for {
 			first := plain.next.Load()
 			s.next.Store(first)
-			if plain.next.CompareAndSwap(first, s) {
+			if !plain.next.CompareAndSwap(first, s) {
+				continue
+			}
+			if !plain.is(evicted) {
 				return s
 			}
+			plain = f.plain.findOrAdd(subject, func() *Series { return newSeries(f, strings.Clone(subject), 0) })
 		}
 	}), nil
 }
@@ -196,6 +200,9 @@ func (l *Ledger) evictIdle() {
 					for j := range t.entries {
 						if s := t.entries[j].series.Load(); s != nil && stale(s) {
 							s.mark(evicted)
+							if s.next.Load() != nil { // one with dimensions came just now
+								s.unmark(evicted)
+							}
 						}
 					}
 					sh.rebuild(func(s *Series) bool { return !s.is(evicted) })

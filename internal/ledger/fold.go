@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // tidy runs after each window: settled segments are folded away, a long outage's
@@ -14,6 +15,7 @@ func (l *Ledger) tidy() {
 	} else {
 		l.health.clear("totals")
 	}
+	l.settleMerges()
 	l.merge()
 	l.adoptOrphans()
 	l.evictIdle()
@@ -25,7 +27,11 @@ func (l *Ledger) tidy() {
 		sd.mu.Unlock()
 	}
 	if l.store != nil {
-		l.store.dropRetained(l.retain, 0)
+		if err := l.store.dropRetained(l.retain, 0); err != nil {
+			l.health.set("retained", fmt.Errorf("meter: retained segments can't be deleted: %w", err))
+		} else {
+			l.health.clear("retained")
+		}
 	}
 }
 
@@ -44,12 +50,16 @@ func (sd *sealed) cold() bool {
 func (l *Ledger) foldSettled() error {
 	l.tidying.Lock()
 	defer l.tidying.Unlock()
+	confirming := l.confirming(time.Now())
 	for {
 		var settled []*sealed
 		var folds []*fold
 		for _, sd := range l.sealedNow() {
 			if len(settled) == 64 {
 				break
+			}
+			if confirming[sd] {
+				continue
 			}
 			sd.mu.Lock()
 			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 {
@@ -58,7 +68,10 @@ func (l *Ledger) foldSettled() error {
 					sd.mu.Unlock()
 					return err
 				}
-				settled, folds = append(settled, sd), append(folds, f)
+				if sd.unsettled == 0 { // what was read says so, too
+					sd.folded = true
+					settled, folds = append(settled, sd), append(folds, f)
+				}
 			}
 			sd.mu.Unlock()
 		}
@@ -66,6 +79,11 @@ func (l *Ledger) foldSettled() error {
 			return nil
 		}
 		if err := l.totals.write(folds); err != nil {
+			for _, sd := range settled {
+				sd.mu.Lock()
+				sd.folded = false
+				sd.mu.Unlock()
+			}
 			return err
 		}
 		l.mu.Lock()
@@ -81,6 +99,22 @@ func (l *Ledger) foldSettled() error {
 			return err
 		}
 	}
+}
+
+// confirming are the segments with records that their billers may still take back.
+// They must not fill the disk: beyond a share of the budget the oldest is let go.
+func (l *Ledger) confirming(now time.Time) map[*sealed]bool {
+	waiting, list := make(map[*sealed]bool), l.sealedNow()
+	for i, room := len(list)-1, l.confirmBytes; i >= 0; i-- {
+		sd := list[i]
+		sd.mu.Lock()
+		if now.Before(sd.confirm) {
+			room -= int64(sd.head.blocks) * blockSize
+			waiting[sd] = room >= 0
+		}
+		sd.mu.Unlock()
+	}
+	return waiting
 }
 
 func (l *Ledger) retireFiles(settled []*sealed) error {

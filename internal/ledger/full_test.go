@@ -6,7 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -132,5 +136,45 @@ func TestSettledAsPendingIsNoFirstAttempt(t *testing.T) {
 		shut(t, l)
 		l = open(t, mode, dir)
 		require.Equal(t, 2, attempt(t, l, sink.Delivered).Attempt)
+	})
+}
+
+// A disk with room for a segment but not for its journal: every retry leaks budget and a file.
+func TestJournalWithoutRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		l := open(t, "mapped", dir, minutely, func(c *Config) {
+			c.Sync = time.Second
+			c.MaxDisk = 16 << 20
+			c.RefuseWhenFull = true
+			c.step = func(what string) error {
+				if full.Load() && what == "append journal" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+		})
+		f := feature(t, l, "calls", sink.Sum)
+		require.NoError(t, f.Add("acme", 1))
+		synctest.Wait()
+		t.Log("used before:", l.store.used.Load())
+		full.Store(true)
+		time.Sleep(10 * time.Minute)
+		full.Store(false) // somebody made room
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		deliver(t, l, 0, sink.Delivered)
+		l.tidy()
+		var onDisk int64
+		files := glob(t, dir, "*.segment")
+		for _, p := range files {
+			info, err := os.Stat(p)
+			require.NoError(t, err)
+			onDisk += info.Size()
+		}
+		t.Log("used after:", l.store.used.Load(), "on disk:", onDisk, "journals:", len(glob(t, dir, "*.journal")))
+		require.NoError(t, f.Add("acme", 1), "health: %v", l.Health())
 	})
 }

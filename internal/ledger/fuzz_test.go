@@ -372,17 +372,17 @@ func FuzzRecordID(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name []byte, block uint32, key []byte, any string) {
 		var u uuid
 		copy(u[:], name)
-		id := recordID(u, block, key)
+		id := recordID(u, block, key, 0)
 		require.LessOrEqual(t, len(id), 64)
 		require.Empty(t, strings.Trim(id, "0123456789abcdef-"))
 		gotU, gotBlock, ok := parseRecordID(id)
 		require.True(t, ok)
 		require.Equal(t, u, gotU)
 		require.Equal(t, block, gotBlock)
-		require.NotEqual(t, id, recordID(u, block, append(bytes.Clone(key), 'x')))
-		require.NotEqual(t, id, recordID(u, block+1, key))
+		require.NotEqual(t, id, recordID(u, block, append(bytes.Clone(key), 'x'), 0))
+		require.NotEqual(t, id, recordID(u, block+1, key, 0))
 		if u, block, ok := parseRecordID(any); ok {
-			u2, block2, ok := parseRecordID(recordID(u, block, nil))
+			u2, block2, ok := parseRecordID(recordID(u, block, nil, 0))
 			require.True(t, ok)
 			require.Equal(t, u, u2)
 			require.Equal(t, block, block2)

@@ -34,6 +34,7 @@ type head struct {
 	inputs     []uuid // of a merged segment
 	inputsSum  uint32 // as read
 	merged     bool
+	instance   uint8 // which of several processes counted it
 	start      int64 // seconds; 0: never opened
 	end        int64 // seconds; 0: never closed
 	blocks     uint32
@@ -56,6 +57,7 @@ func (h *head) encodeWho() []byte {
 	if h.merged {
 		b[12] = 1
 	}
+	b[13] = h.instance
 	copy(b[16:], h.uuid[:])
 	order.PutUint32(b[32:], h.generation)
 	order.PutUint64(b[40:], h.identity.Inode)
@@ -186,7 +188,7 @@ func decodeWho(b []byte) (*head, error) {
 	if !bytes.HasPrefix(b, magic[:]) {
 		return nil, errNotASegment
 	}
-	h := &head{merged: b[12] == 1}
+	h := &head{merged: b[12] == 1, instance: b[13]}
 	copy(h.uuid[:], b[16:])
 	if order.Uint32(b[whoSize-4:]) != checksum(h.uuid, b[:whoSize-4]) {
 		return nil, errors.New("head checksum wrong")

@@ -2,30 +2,50 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/inprocess/meter/sink"
 )
 
 // health collects what is wrong, by what it is wrong with, until it is cured.
 type health struct {
+	log   *slog.Logger
 	mu    sync.Mutex
-	wrong map[string]error
+	wrong map[string]ailment
 }
 
-func (h *health) set(what string, err error) {
+type ailment struct {
+	err   error
+	cured func() bool // nil: somebody calls clear
+}
+
+func (h *health) set(what string, err error) { h.setUntil(what, err, nil) }
+
+// setUntil is set for what an operator cures behind our back.
+func (h *health) setUntil(what string, err error, cured func() bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.wrong == nil {
-		h.wrong = make(map[string]error)
+		h.wrong = make(map[string]ailment)
 	}
-	h.wrong[what] = err
+	if _, known := h.wrong[what]; !known {
+		h.log.Warn(err.Error())
+	}
+	h.wrong[what] = ailment{err, cured}
 }
 
 func (h *health) clear(what string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.wrong, what)
+	if _, known := h.wrong[what]; known {
+		h.log.Info("meter: no longer wrong: " + what)
+		delete(h.wrong, what)
+	}
 }
 
 func (h *health) all() []error {
@@ -33,7 +53,11 @@ func (h *health) all() []error {
 	defer h.mu.Unlock()
 	var errs []error
 	for _, what := range slices.Sorted(maps.Keys(h.wrong)) {
-		errs = append(errs, h.wrong[what])
+		if a := h.wrong[what]; a.cured != nil && a.cured() {
+			delete(h.wrong, what)
+		} else {
+			errs = append(errs, a.err)
+		}
 	}
 	return errs
 }
@@ -42,8 +66,21 @@ func (h *health) all() []error {
 func (l *Ledger) Health() error {
 	errs := l.health.all()
 	errs = append(errs, l.owedToNobody()...)
+	errs = append(errs, l.copies()...)
 	if err := l.quarantined(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// copies reports segments whose files are copies, while something is open in them.
+func (l *Ledger) copies() (errs []error) {
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock()
+		if sd.copied && sd.unsettled > 0 {
+			errs = append(errs, fmt.Errorf("meter: %s is a copy (restored, or cloned): its records are in doubt until an operator settles them; as %v if the original is gone for good", filepath.Base(sd.path), sink.Pending))
+		}
+		sd.mu.Unlock()
+	}
+	return errs
 }

@@ -22,20 +22,22 @@ type journal struct {
 	ledger *Ledger
 	seg    *segment
 
-	mu      sync.Mutex // held while the file is written and synced
-	file    *os.File
-	end     int64
-	room    int64
-	opened  atomic.Bool // the head frame is written
-	broken  error       // the last file failed: the next sync starts another
-	closed  bool        // the segment is safe: nothing is left to do
-	buf     []byte
-	waiting rounds[*cell]
+	mu        sync.Mutex // held while the file is written and synced
+	file      *os.File
+	end       int64
+	room      int64
+	opened    atomic.Bool // the head frame is written
+	broken    error       // the last file failed: the next sync starts another
+	mostBytes int64       // at which the next sync starts another, too
+	closed    bool        // the segment is safe: nothing is left to do
+	buf       []byte
+	waiting   rounds[*cell]
 }
 
 const (
 	journalPreamble = 64
 	journalChunk    = 1 << 20
+	compactJournal  = 32 << 20
 
 	frameHead    frameKind = 1 // a segment's head
 	frameEntries frameKind = 2
@@ -45,8 +47,14 @@ var journalMagic = [8]byte{'M', 'E', 'T', 'E', 'R', 'J', 'N', 'L'}
 
 // newJournal creates the file for a segment that is about to be used.
 func newJournal(l *Ledger, seg *segment) (*journal, error) {
-	j := &journal{ledger: l, seg: seg}
-	return j, j.create()
+	j := &journal{ledger: l, seg: seg, mostBytes: compactJournal}
+	if err := j.create(); err != nil {
+		if j.file != nil {
+			j.drop(j.file)
+		}
+		return nil, err
+	}
+	return j, nil
 }
 
 func (j *journal) create() error {
@@ -135,12 +143,13 @@ func (j *journal) write(cells func(visit func(*cell)), head bool) error {
 	if j.closed {
 		return nil
 	}
-	if j.broken == nil {
+	if j.broken == nil && j.end < j.mostBytes {
 		if j.broken = j.tryWrite(cells, head); j.broken == nil {
 			return nil
 		}
 	}
-	// A file that failed a write or a sync is never trusted again.
+	// A file that failed a write or a sync is never trusted again; and one that has
+	// grown over a long window is replaced by what the segment holds now.
 	if err := j.replace(); err != nil {
 		j.broken = err
 		err = fmt.Errorf("%w: journal: %w", ErrUnsynced, err)
@@ -148,6 +157,7 @@ func (j *journal) write(cells func(visit func(*cell)), head bool) error {
 		return err
 	}
 	j.broken = nil
+	j.mostBytes = max(j.mostBytes, 4*j.end)
 	j.ledger.health.clear("journal")
 	return nil
 }

@@ -62,18 +62,23 @@ func decodeKey(key []byte) (feature, subject string, dimensions map[string]strin
 }
 
 // recordID is f(segment, slot, series): a clone that fills the same slot of the
-// same segment with another series gets another ID.
-func recordID(u uuid, block uint32, key []byte) string {
+// same segment with another series gets another ID. So does a record that is
+// queued anew because its biller took it and did not bill it: a "-2" at the end.
+func recordID(u uuid, block uint32, key []byte, issue byte) string {
 	h := fnv.New64a()
 	h.Write(key)
-	return fmt.Sprintf("%x-%x-%016x", u[:], block, h.Sum64())
+	id := fmt.Sprintf("%x-%x-%016x", u[:], block, h.Sum64())
+	if issue > 0 {
+		id += "-" + strconv.Itoa(int(issue)+1)
+	}
+	return id
 }
 
 // parseRecordID finds the slot that an ID speaks of; the caller compares the
 // whole ID with the one of what it finds there.
 func parseRecordID(id string) (u uuid, block uint32, ok bool) {
 	parts := strings.Split(id, "-")
-	if len(parts) != 3 || len(parts[0]) != 2*len(u) {
+	if len(parts) < 3 || len(parts[0]) != 2*len(u) {
 		return u, 0, false
 	}
 	if _, err := hex.Decode(u[:], []byte(parts[0])); err != nil {

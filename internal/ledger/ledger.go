@@ -44,6 +44,8 @@ type Config struct {
 	Sync           time.Duration // above 0, SyncAlways or SyncNever
 	Retain         time.Duration // how long settled segments are kept for disputes
 	LockWait       time.Duration // how long Open waits for the directory's owner
+	MinWindow      time.Duration // windows begin at least this far apart; 0: 1 s
+	Instance       uint8         // which of several processes this is; stands in every record
 	MaxDisk        int64         // bytes of segment files
 	RefuseWhenFull bool          // without room: ErrFull instead of counting in memory
 	Logger         *slog.Logger
@@ -61,6 +63,7 @@ type Route struct {
 	MaxAge       time.Duration // 0: any
 	MaxQuantity  int64         // 0: MaxQuantity
 	Timeout      time.Duration // of one attempt
+	Confirm      time.Duration // how long after a delivery Reopen finds the record for sure
 }
 
 var (
@@ -82,6 +85,9 @@ type Ledger struct {
 	syncPolicy     time.Duration
 	syncAlways     bool
 	retain         time.Duration
+	confirmBytes   int64 // of settled segments that wait for a biller's second thoughts
+	spacing        int64 // seconds that windows begin apart, at least
+	instance       uint8
 	adopt          string
 	refuseWhenFull bool
 	maxQuantity    int64
@@ -98,18 +104,20 @@ type Ledger struct {
 
 	active    atomic.Pointer[segment]
 	closed    atomic.Bool
-	highWater atomic.Int64 // highest second ever seen
-	jumped    atomic.Bool  // the clock fell back in the running window
+	highWater atomic.Int64            // highest second ever seen
+	jumped    atomic.Bool             // the clock fell back in the running window
+	ends      [MaxRoutes]atomic.Int64 // seconds at which a route wants a window to end; 0: none
 
 	mu      sync.Mutex                // guards what follows; its holder may take a sealed's mu, never the reverse
 	retired []*segment                // out of use, being sealed
 	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
 	unsaved []unsaved
 
-	tidying     sync.Mutex        // held while segments are folded or merged
-	totalsMu    sync.Mutex        // guards every series' total
-	lastAt      map[*Series]int64 // end of the window that a Last total is from; guarded by totalsMu
-	totalsMonth int32             // the month that they speak of; guarded by totalsMu
+	tidying     sync.Mutex            // held while segments are folded or merged
+	unmarked    map[*sealed][]*sealed // merged segments whose inputs' marks are not durable yet; guarded by tidying
+	totalsMu    sync.Mutex            // guards every series' total
+	lastAt      map[*Series]int64     // end of the window that a Last total is from; guarded by totalsMu
+	totalsMonth int32                 // the month that they speak of; guarded by totalsMu
 
 	rotating   semaphore     // held while segments change roles
 	spare      *segment      // the next active one, prepared; guarded by rotating
@@ -146,14 +154,16 @@ func Open(cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
+		confirmBytes: cfg.MaxDisk / 8, spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
 		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
-		features: make(map[string]*Feature), lastAt: make(map[*Series]int64),
+		features: make(map[string]*Feature), lastAt: make(map[*Series]int64), unmarked: make(map[*sealed][]*sealed),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	l.health.log = cfg.Logger
 	l.featureList.Store(new([]*Feature))
 	l.sealed.Store(new([]*sealed))
 	for i := range l.lanes {
-		l.lanes[i].busy, l.lanes[i].ready = make(map[pair]bool), make(chan struct{}, 1)
+		l.lanes[i].busy, l.lanes[i].lasts, l.lanes[i].ready = make(map[pair]bool), make(map[string]int64), make(chan struct{}, 1)
 		if most := l.routes[i].MaxQuantity; most > 0 {
 			l.maxQuantity = min(l.maxQuantity, most)
 		}
@@ -196,11 +206,19 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		if k.month >= now {
 			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
 		}
+		if k.kind == sink.Last { // settled, so attempted, unless another one was
+			for i := range l.lanes {
+				l.lanes[i].attempted(k.key, u.at-1)
+			}
+		}
 	})
 	if err != nil {
 		return err
 	}
 	l.highWater.Store(l.totals.highWater)
+	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, time.Now().Unix()); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
 	var decisions map[decisionKey]quarantineLine
 	if l.quarantine, decisions, err = openQuarantine(l); err != nil {
 		return err
@@ -214,7 +232,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if err := l.checkAddresses(); err != nil {
 		return err
 	}
-	return l.applyDecisions(decisions)
+	return l.applyDecisions(l.sealedNow(), decisions)
 }
 
 // checkAddresses refuses a route whose name led elsewhere when usage was counted
@@ -236,10 +254,10 @@ func (l *Ledger) checkAddresses() error {
 }
 
 // applyDecisions finishes decisions whose process died before the slot changed.
-func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error {
+func (l *Ledger) applyDecisions(list []*sealed, decisions map[decisionKey]quarantineLine) error {
 	words := map[string]state{"voided": voided, "delivered": delivered, "rejected": rejected, "pending": pending}
 	for k, line := range decisions {
-		sd, block, entry, err := l.locate(k.route, k.id)
+		sd, block, entry, err := locate(list, k.route, k.id)
 		to, ok := words[line.Settled]
 		if err != nil || !ok {
 			continue // long settled
@@ -247,7 +265,9 @@ func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error 
 		sd.mu.Lock()
 		_, err = sd.load()
 		if err == nil && sd.outcomes(block).states[entry].held() {
-			err = sd.decide(block, entry, to)
+			if err = sd.decide(block, entry, to); sd.copied && to == pending {
+				err = errors.Join(err, l.doubt(sd, block, entry))
+			}
 		}
 		sd.unload()
 		sd.mu.Unlock()
@@ -258,6 +278,22 @@ func (l *Ledger) applyDecisions(decisions map[decisionKey]quarantineLine) error 
 	return nil
 }
 
+// doubt undoes a decision to send a record again that was found beside a copy: the
+// original may have carried it out. The caller holds sd.mu.
+func (l *Ledger) doubt(sd *sealed, block uint32, entry int) error {
+	r, err := sd.record(block, entry, 0)
+	if err != nil {
+		return err
+	}
+	line := newQuarantineLine(r, sd.head.routes[entry].name)
+	line.Outcome, line.Reason = sink.InDoubt.String(), "the file is a copy, and its original may have sent this record again"
+	if err := l.quarantine.append([]quarantineLine{line}); err != nil {
+		return err
+	}
+	sd.set(block, func(o *outcomes) { o.states[entry], o.first[entry] = doubtHeld, unknownTime })
+	return sd.persist([]uint32{block}, true)
+}
+
 // begin makes the first segment and wakes every route.
 func (l *Ledger) begin() error {
 	now := l.tick()
@@ -265,7 +301,7 @@ func (l *Ledger) begin() error {
 	start := now
 	for _, sd := range l.sealedNow() {
 		if l.store != nil {
-			start = max(start, sd.head.start+1)
+			start = max(start, sd.head.start+l.spacing)
 		}
 	}
 	if err := l.wait(context.Background(), start-time.Now().Unix()-maxDriftOpen); err != nil {

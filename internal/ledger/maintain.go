@@ -16,9 +16,9 @@ func (l *Ledger) maintain() {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	due := l.windowEnd(time.Now())
+	window := l.windowEnd(time.Now()) // kept over a suspended night, after which it is long over
 	for {
-		wait := sync
+		wait, due := sync, l.due(window)
 		if l.window > 0 {
 			wait = min(wait, time.Until(due))
 		}
@@ -38,12 +38,12 @@ func (l *Ledger) maintain() {
 		if l.syncPolicy > 0 {
 			_ = l.active.Load().journal.sync() // a failure shows in Health
 		}
-		// Wall time decides: after a suspended night the window is long over.
-		if l.window > 0 && !now.Before(due) {
-			due = l.windowEnd(now)
+		if l.window > 0 && !now.Before(l.due(window)) {
 			l.background(func() {
 				_ = l.rotate(context.Background(), false) // a failure shows in Health
 			})
+			window = l.windowEnd(now)
+			l.forgetEnds(now)
 			nudge(l.untidy)
 		} else if len(l.unsavedNow()) > 0 || l.active.Load().fallback {
 			l.background(func() {
@@ -92,6 +92,40 @@ func (l *Ledger) background(fn func()) {
 		fn()
 		l.rotating.unlock()
 	case <-l.stop:
+	}
+}
+
+// EndWindowAt has the running window end at a time that matters to a route, if it
+// comes before the window's regular end. Each route has one such time, the latest
+// that it named; zero: none. A window that only Flush ends is left alone.
+func (l *Ledger) EndWindowAt(route int, at time.Time) {
+	second := int64(0)
+	if !at.IsZero() {
+		second = at.Unix()
+	}
+	if l.ends[route].Swap(second) != second {
+		nudge(l.kick) // it may sleep past it
+	}
+}
+
+// due is when the running window ends: at its regular end or where a route wants
+// it, but not nearer to its begin than windows may be.
+func (l *Ledger) due(window time.Time) time.Time {
+	second := window.Unix()
+	for i := range l.ends {
+		if at := l.ends[i].Load(); at != 0 && at < second {
+			second = at
+		}
+	}
+	return time.Unix(max(second, l.active.Load().head.start+l.spacing), 0)
+}
+
+// forgetEnds drops the times that have come.
+func (l *Ledger) forgetEnds(now time.Time) {
+	for i := range l.ends {
+		if at := l.ends[i].Load(); at <= now.Unix() {
+			l.ends[i].CompareAndSwap(at, 0)
+		}
 	}
 }
 

@@ -1,10 +1,15 @@
 package ledger
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 )
+
+// mergeBytes bounds the memory that one merge takes.
+const mergeBytes = 128 << 20
 
 // mergeAfter is how long after its end an hour is left alone, in seconds: a short
 // outage needs no merging.
@@ -28,12 +33,21 @@ func (l *Ledger) merge() {
 			}
 		}
 	}
-	l.health.clear("merge")
+	if len(l.unmarked) == 0 {
+		l.health.clear("merge")
+	}
+}
+
+// slice is what a merged segment stays within: an hour of UTC, as one process
+// counted it.
+type slice struct {
+	hour     int64
+	instance uint8
 }
 
 // mergeable groups a route's unsent segments by hour.
 func (l *Ledger) mergeable(route int) [][]*sealed {
-	hours := make(map[int64][]*sealed)
+	hours := make(map[slice][]*sealed)
 	now := l.tick()
 	for _, sd := range l.sealedNow() {
 		hour := sd.head.start / 3600
@@ -42,17 +56,35 @@ func (l *Ledger) mergeable(route int) [][]*sealed {
 		}
 		sd.mu.Lock()
 		if sd.unsent[route] > 0 && !sd.paused && !sd.anyUndecided(route) {
-			hours[hour] = append(hours[hour], sd)
+			s := slice{hour, sd.head.instance}
+			hours[s] = append(hours[s], sd)
 		}
 		sd.mu.Unlock()
 	}
 	var groups [][]*sealed
-	for _, hour := range slices.Sorted(maps.Keys(hours)) {
-		if group := hours[hour]; len(group) > 1 && len(group) <= maxInputs {
-			groups = append(groups, group)
+	inOrder := func(a, b slice) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.instance, b.instance)) }
+	for _, s := range slices.SortedFunc(maps.Keys(hours), inOrder) {
+		for _, group := range portions(hours[s]) {
+			if len(group) > 1 {
+				groups = append(groups, group)
+			}
 		}
 	}
 	return groups
+}
+
+// portions splits segments so that each part fits into memory, and its list of
+// inputs into a head.
+func portions(all []*sealed) (parts [][]*sealed) {
+	first, bytes := 0, int64(0)
+	for i, sd := range all {
+		n := int64(sd.head.blocks) * blockSize
+		if i-first == maxInputs || i-first > 1 && bytes+n > mergeBytes {
+			parts, first, bytes = append(parts, all[first:i]), i, 0
+		}
+		bytes += n
+	}
+	return append(parts, all[first:])
 }
 
 // mergeHour merges one group. No record of the route is taken meanwhile.
@@ -61,11 +93,17 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 
-	h := head{uuid: newUUID(), merged: true, start: inputs[0].head.start, routes: []owed{{l.routes[route].Name, destinationOf(l.routes[route].Address)}}}
+	h := head{uuid: newUUID(), merged: true, instance: inputs[0].head.instance, start: inputs[0].head.start, routes: []owed{{l.routes[route].Name, destinationOf(l.routes[route].Address)}}}
 	limit := l.maxQuantity
 	for _, sd := range inputs {
 		sd.pin(1) // what is summed up now is what is marked below
 		defer sd.pin(-1)
+	}
+	// The merged record begins where the first input does. A series of which that
+	// input has a record with a history of its own would begin there twice.
+	taken, err := inputs[0].triedKeys(route)
+	if err != nil {
+		return err
 	}
 	sums := make(map[string]int64)
 	var keys []string
@@ -75,6 +113,9 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		ok := true
 		err := sd.eachFresh(route, func(block uint32) {
 			key, q := string(sd.img.key(block)), sd.img.quantity(block)
+			if taken[key] {
+				return
+			}
 			if _, known := sums[key]; !known {
 				keys = append(keys, key)
 			}
@@ -90,6 +131,9 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 		if !ok {
 			return nil // one record could not carry it: leave the hour as it is
 		}
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	var blocks []byte
 	for _, key := range keys {
@@ -119,29 +163,59 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	marked := make(map[*sealed][]uint32)
 	for _, sd := range inputs {
 		sd.mu.Lock()
-		marked[sd] = sd.moveFresh(sd.entry[route])
+		marked[sd] = sd.moveFresh(sd.entry[route], sums)
 		sd.mu.Unlock()
 	}
+	l.unmarked[merged] = inputs
 	l.mu.Unlock()
 	return l.settleMerge(merged, marked)
 }
 
-// settleMerge makes the marks of a merge durable and frees the merged segment.
+// settleMerge makes the marks of a merge durable and frees the merged segment. If
+// a mark can't be written that waits for settleMerges.
 func (l *Ledger) settleMerge(merged *sealed, marked map[*sealed][]uint32) error {
+	var failed error
 	for sd, blocks := range marked {
 		sd.mu.Lock()
-		err := sd.persist(blocks, true)
+		failed = errors.Join(failed, sd.persist(blocks, true))
+		sd.closeFile() // an hour has more windows than a process may have files open
 		sd.mu.Unlock()
-		if err != nil {
-			return fmt.Errorf("meter: merged counts wait until the next Open: %w", err)
+	}
+	if failed != nil {
+		return fmt.Errorf("meter: merged counts wait: %w", failed)
+	}
+	l.unpause(merged)
+	return nil
+}
+
+// settleMerges tries again what settleMerge could not finish.
+func (l *Ledger) settleMerges() {
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
+	for merged, inputs := range l.unmarked {
+		var failed error
+		for _, sd := range inputs {
+			if l.holds(sd.head.uuid) { // else it was folded: nothing of it can be sent
+				sd.mu.Lock()
+				failed = errors.Join(failed, sd.flush())
+				sd.closeFile()
+				sd.mu.Unlock()
+			}
+		}
+		if failed == nil {
+			l.unpause(merged)
 		}
 	}
+}
+
+// unpause lets a merged segment be sent. The caller holds tidying.
+func (l *Ledger) unpause(merged *sealed) {
+	delete(l.unmarked, merged)
 	merged.mu.Lock()
 	merged.paused = false
 	merged.unload()
 	merged.mu.Unlock()
 	l.wake(merged)
-	return nil
 }
 
 // eachFresh calls visit, with mu held, for every record of route that was never
@@ -164,23 +238,30 @@ func (sd *sealed) eachFresh(route int, visit func(block uint32)) error {
 
 // finishMerges marks the inputs of merged segments whose process died before it
 // could. Nothing of such a segment was ever attempted.
-func (l *Ledger) finishMerges() error {
+func (l *Ledger) finishMerges(list []*sealed) error {
 	byUUID := make(map[uuid]*sealed)
-	for _, sd := range l.sealedNow() {
+	for _, sd := range list {
 		byUUID[sd.head.uuid] = sd
 	}
-	for _, merged := range l.sealedNow() {
+	for _, merged := range list {
 		marked := make(map[*sealed][]uint32)
+		var sums map[string]int64
 		for _, u := range merged.head.inputs {
 			sd := byUUID[u]
 			if sd == nil {
 				continue
 			}
+			if sums == nil {
+				var err error
+				if sums, err = merged.sums(); err != nil {
+					return fmt.Errorf("meter: can't finish a merge: %w", err)
+				}
+			}
 			sd.mu.Lock()
 			_, err := sd.load()
 			for i, o := range sd.head.routes {
 				if err == nil && o == merged.head.routes[0] {
-					marked[sd] = sd.moveFresh(i)
+					marked[sd] = sd.moveFresh(i, sums)
 				}
 			}
 			sd.mu.Unlock()
@@ -195,11 +276,45 @@ func (l *Ledger) finishMerges() error {
 	return nil
 }
 
-// moveFresh marks every never attempted record of a table entry as moved. The
-// caller holds mu, has the image loaded, and persists.
-func (sd *sealed) moveFresh(entry int) (blocks []uint32) {
+// triedKeys are the series of which this segment has a record that was attempted
+// on the route.
+func (sd *sealed) triedKeys(route int) (map[string]bool, error) {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return nil, err
+	}
+	keys, entry := make(map[string]bool), sd.entry[route]
+	for _, block := range img.slots {
+		if sd.outcomes(block).first[entry] != 0 {
+			keys[string(img.key(block))] = true
+		}
+	}
+	return keys, nil
+}
+
+// sums are the quantities of a merged segment's records, by series.
+func (sd *sealed) sums() (map[string]int64, error) {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return nil, err
+	}
+	sums := make(map[string]int64)
+	for _, block := range img.slots {
+		sums[string(img.key(block))] = img.quantity(block)
+	}
+	return sums, nil
+}
+
+// moveFresh marks the never attempted records of a table entry as moved whose
+// series a merged segment has in sums. The caller holds mu, has the image loaded,
+// and persists.
+func (sd *sealed) moveFresh(entry int, sums map[string]int64) (blocks []uint32) {
 	for _, block := range sd.img.slots {
-		if sd.fresh(block, sd.outcomes(block), entry) {
+		if _, merged := sums[string(sd.img.key(block))]; merged && sd.fresh(block, sd.outcomes(block), entry) {
 			sd.set(block, func(o *outcomes) { o.states[entry] = moved })
 			blocks = append(blocks, block)
 		}

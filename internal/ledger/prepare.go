@@ -16,6 +16,11 @@ func (l *Ledger) owedRoutes() []owed {
 	return table
 }
 
+// newHead is the head of a new segment.
+func (l *Ledger) newHead() head {
+	return head{uuid: newUUID(), routes: l.owedRoutes(), instance: l.instance}
+}
+
 // prepare makes a segment ready to be counted in: room reserved, pages touched,
 // names durable. It is slow and runs behind the requests' backs.
 func (l *Ledger) prepare(bytes int64) *segment {
@@ -30,7 +35,7 @@ func (l *Ledger) prepare(bytes int64) *segment {
 
 // heapSegment makes a segment that lives in memory alone.
 func (l *Ledger) heapSegment(bytes int64) *segment {
-	seg, err := newSegment(head{uuid: newUUID(), routes: l.owedRoutes()}, nil, bytes, l.maxQuantity)
+	seg, err := newSegment(l.newHead(), nil, bytes, l.maxQuantity)
 	if err != nil {
 		panic(err) // heap extents do not fail
 	}
@@ -47,7 +52,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	}
 	bytes = max(bytes, firstExtent)
 	if l.store.room(bytes) != nil {
-		l.store.dropRetained(l.retain, bytes)
+		_ = l.store.dropRetained(l.retain, bytes) // a failure shows as the lack of room that it leaves
 	}
 	if l.store.room(bytes) != nil {
 		bytes = firstExtent // it can grow when what is here has been delivered
@@ -55,7 +60,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	if err := l.store.room(bytes); err != nil {
 		return nil, err
 	}
-	h := head{uuid: newUUID(), routes: l.owedRoutes()}
+	h := l.newHead()
 	var f *os.File
 	if l.store.mapped {
 		if f, err = l.store.create(segmentName(h.uuid, 0)); err != nil {
@@ -86,13 +91,17 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 		if err = disk.Sync(f); err != nil {
 			return nil, err
 		}
-		l.store.used.Add(headSize + seg.reserved)
-		seg.counted = headSize + seg.reserved
 	}
 	if l.syncPolicy != SyncNever {
-		seg.journal, err = newJournal(l, seg)
+		if seg.journal, err = newJournal(l, seg); err != nil {
+			return nil, err
+		}
 	}
-	return seg, err
+	if f != nil {
+		seg.counted = headSize + seg.reserved
+		l.store.used.Add(seg.counted)
+	}
+	return seg, nil
 }
 
 // activate stamps a prepared segment with its window and makes the stamp

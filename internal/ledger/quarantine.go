@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,6 +178,9 @@ func (q *quarantine) append(lines []quarantineLine) error {
 func (q *quarantine) appendRaw(b []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.file == nil {
+		return ErrClosed // the directory may be another process's by now
+	}
 	if err := q.store.before("append quarantine"); err != nil {
 		return err
 	}
@@ -216,10 +218,14 @@ func (q *quarantine) reason(id, route string) string {
 
 // close releases the file.
 func (q *quarantine) close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.file == nil {
 		return nil
 	}
-	return q.file.Close()
+	err := q.file.Close()
+	q.file = nil
+	return err
 }
 
 // hold puts records of one segment and route into quarantine: first on paper,
@@ -232,7 +238,7 @@ func (l *Ledger) hold(sd *sealed, route int, reasons map[uint32]holding) error {
 	var lines []quarantineLine
 	var blocks []uint32
 	for block, why := range reasons {
-		r, err := sd.record(block, 0)
+		r, err := sd.record(block, entry, 0)
 		if err != nil {
 			return err
 		}
@@ -274,7 +280,7 @@ func (l *Ledger) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
 	return func(yield func(QuarantinedRecord, sink.Outcome) bool) {
 		for _, sd := range l.sealedNow() {
 			for _, found := range sd.heldRecords() {
-				if !yield(found.QuarantinedRecord, found.outcome) {
+				if !yield(found.QuarantinedRecord, found.state.outcome()) {
 					return
 				}
 			}
@@ -284,7 +290,7 @@ func (l *Ledger) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
 
 type heldRecord struct {
 	QuarantinedRecord
-	outcome sink.Outcome
+	state state
 }
 
 func (sd *sealed) heldRecords() (found []heldRecord) {
@@ -303,7 +309,7 @@ func (sd *sealed) heldRecords() (found []heldRecord) {
 			if !o.states[i].held() {
 				continue
 			}
-			r, err := sd.record(block, 0)
+			r, err := sd.record(block, i, 0)
 			if err != nil {
 				continue
 			}
@@ -314,96 +320,8 @@ func (sd *sealed) heldRecords() (found []heldRecord) {
 					q.FirstAttempt = time.Unix(int64(first), 0).UTC()
 				}
 			}
-			found = append(found, heldRecord{q, o.states[i].outcome()})
+			found = append(found, heldRecord{q, o.states[i]})
 		}
 	}
 	return found
-}
-
-// Settle is an operator's decision on a quarantined record: Voided, Delivered,
-// Rejected, or Pending to queue it again under the same ID.
-func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outcome, note string) error {
-	to, ok := map[sink.Outcome]state{sink.Voided: voided, sink.Delivered: delivered, sink.Rejected: rejected, sink.Pending: pending}[as]
-	if !ok {
-		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
-	}
-	sd, block, entry, err := l.locate(route, recordID)
-	if err != nil {
-		return err
-	}
-	sd.mu.Lock()
-	defer sd.mu.Unlock()
-	if _, err := sd.load(); err != nil {
-		return fmt.Errorf("meter: %w", err)
-	}
-	r, err := sd.record(block, 0)
-	if err != nil {
-		return err
-	}
-	if s := sd.outcomes(block).states[entry]; !s.held() {
-		return fmt.Errorf("meter: record %s is %v on route %q and not in quarantine", recordID, s.outcome(), route)
-	}
-	line := newQuarantineLine(r, route)
-	line.Settled, line.Note = as.String(), note
-	if err := l.quarantine.append([]quarantineLine{line}); err != nil {
-		return fmt.Errorf("meter: decision not recorded: %w", err)
-	}
-	if err := sd.decide(block, entry, to); err != nil {
-		return fmt.Errorf("meter: decision recorded, takes effect at the next Open: %w", err)
-	}
-	l.log.Info("meter: record settled", "route", route, "record", recordID, "as", as.String(), "note", note)
-	l.wake(sd)
-	return nil
-}
-
-// decide applies an operator's decision. A record that is queued again starts
-// anew: the operator vouches that no attempt of it was applied.
-func (sd *sealed) decide(block uint32, entry int, to state) error {
-	sd.set(block, func(o *outcomes) {
-		o.states[entry] = to
-		if to == pending {
-			o.first[entry] = uint32(time.Now().Unix()) // attempted before: never merged
-		}
-	})
-	if r := sd.table[entry]; r >= 0 {
-		delete(sd.tries, retryKey{block, r})
-	}
-	return sd.persist([]uint32{block}, true)
-}
-
-// locate finds the slot of a record.
-func (l *Ledger) locate(route, recordID string) (sd *sealed, block uint32, entry int, err error) {
-	u, block, ok := parseRecordID(recordID)
-	if ok {
-		for _, sd := range l.sealedNow() {
-			if sd.head.uuid != u {
-				continue
-			}
-			for i, owed := range sd.head.routes {
-				if owed.name == route && sd.has(block, recordID) {
-					return sd, block, i, nil
-				}
-			}
-		}
-	}
-	return nil, 0, 0, fmt.Errorf("meter: no record %q on route %q waits for a decision", recordID, route)
-}
-
-func (sd *sealed) has(block uint32, recordID string) bool {
-	sd.mu.Lock()
-	defer sd.mu.Unlock()
-	img, err := sd.load()
-	if err != nil {
-		return false
-	}
-	for _, b := range img.slots {
-		if b == block {
-			return recordID == "" || recordID == recordIDOf(sd, block)
-		}
-	}
-	return false
-}
-
-func recordIDOf(sd *sealed, block uint32) string {
-	return recordID(sd.head.uuid, block, sd.img.key(block))
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
@@ -19,40 +20,50 @@ func (l *Ledger) recover(dir string) error {
 	if err != nil {
 		return err
 	}
-	var all []*sealed
+	all, err := l.recoverAll(l.store, segments, l.totals.folded)
+	if err != nil {
+		return err
+	}
+	for _, sd := range all {
+		l.noteSealed(sd)
+	}
+	l.mu.Lock()
+	l.insert(all...)
+	l.mu.Unlock()
+	return l.finishMerges(all)
+}
+
+// recoverAll recovers the segments of a directory, where they are.
+func (l *Ledger) recoverAll(st *store, segments map[uuid]*found, folded map[uuid]bool) (all []*sealed, err error) {
 	for _, f := range segments {
-		sd, err := l.recoverSegment(f)
+		sd, err := l.recoverSegment(st, f, folded)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if sd != nil {
 			sd.unload()
 			all = append(all, sd)
 		}
 	}
-	l.mu.Lock()
-	l.insert(all...)
-	l.mu.Unlock()
-	return l.finishMerges()
+	return all, nil
 }
 
 // recoverSegment turns what was found of a segment into a sealed one. nil means
 // that nothing is left of it to do.
-func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
-	l.store.used.Add(f.bytes)
+func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sealed, error) {
+	st.used.Add(f.bytes)
 	journals, err := l.readJournals(f)
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range f.stale {
-		if f.head.generation == 0 {
-			l.setAside(path, errors.New("a second file of one segment"))
+		if f.head.generation > 0 || l.setAside(path, errors.New("a second file of one segment")) {
+			st.remove(path)
 		}
-		l.store.remove(path)
 	}
-	if f.head == nil || l.totals.folded[f.head.uuid] {
+	if f.head == nil || folded[f.head.uuid] {
 		// It died before it was opened, or after everything in it was settled.
-		f.removeAll(l.store)
+		f.removeAll(st)
 		return nil, nil
 	}
 	var blocks []byte
@@ -81,7 +92,7 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		l.reportDamage(f.path, d)
 	}
 	if len(img.slots) == 0 && !d.any() {
-		f.removeAll(l.store)
+		f.removeAll(st)
 		return nil, nil
 	}
 	if !wasSealed {
@@ -94,12 +105,11 @@ func (l *Ledger) recoverSegment(f *found) (*sealed, error) {
 		img, _ = newImage(blocks, u, true)
 		f.head.slots = img.intact
 	}
-	l.highWater.Store(max(l.highWater.Load(), f.head.end-1))
+	l.raise(f.head.end - 1)
 	sd := newSealed(l, *f.head, f.path)
-	sd.img = img
-	changed := sd.reconsider(f.copied)
+	sd.store, sd.img, sd.copied = st, img, f.copied
+	changed := sd.reconsider()
 	sd.recount()
-	l.noteSealed(sd)
 	return sd, l.saveRecovered(sd, f, changed || !wasSealed)
 }
 
@@ -195,7 +205,7 @@ func (l *Ledger) endOfRecovered(start int64) int64 {
 
 // reconsider applies what another process, now dead, may have left undone: an
 // attempt without an outcome is in doubt, and so is everything in a copy.
-func (sd *sealed) reconsider(copied bool) (changed bool) {
+func (sd *sealed) reconsider() (changed bool) {
 	for _, block := range sd.img.slots {
 		b := sd.img.bytes(block)
 		o, intact := getOutcomes(b, sd.head.uuid)
@@ -205,15 +215,30 @@ func (sd *sealed) reconsider(copied bool) (changed bool) {
 		}
 		for i := range sd.head.routes {
 			switch {
-			case o.states[i] == attempted && !copied:
+			case o.states[i] == attempted && !sd.copied:
 				o.states[i] = inDoubt
-			case copied && (o.states[i] == attempted || o.states[i] == pending || o.states[i] == undecided || o.states[i] == inDoubt):
+			case sd.copied && (o.states[i] == attempted || o.states[i] == pending || o.states[i] == undecided || o.states[i] == inDoubt):
 				o.states[i], o.first[i] = inDoubt, unknownTime
 			}
 		}
 		if o != before || !intact {
 			o.put(b, sd.head.uuid)
 			changed = true
+		}
+		for i := range sd.head.routes {
+			r := sd.table[i]
+			if r < 0 || o.first[i] == 0 {
+				continue
+			}
+			if confirm := sd.ledger.routes[r].Confirm; o.states[i] == delivered && confirm > 0 {
+				sd.confirm = time.Now().Add(confirm)
+			}
+			if sd.img.shape(block).kind() == sink.Last {
+				ln := &sd.ledger.lanes[r]
+				ln.mu.Lock()
+				ln.attempted(string(sd.img.key(block)), sd.head.start)
+				ln.mu.Unlock()
+			}
 		}
 		undecidedLeft := false
 		for i := range sd.head.routes {
@@ -223,9 +248,6 @@ func (sd *sealed) reconsider(copied bool) (changed bool) {
 			sd.decideRoutes(block)
 			changed = changed || !bytes.Equal(outcomeBytes(before, sd.head.uuid), b[slotOutcome:blockSize])
 		}
-	}
-	if copied && len(sd.img.slots) > 0 {
-		sd.ledger.health.set("copy "+sd.path, fmt.Errorf("meter: %s is a copy (restored, or cloned): its records are in doubt until an operator settles them; as %v if the original is gone for good", filepath.Base(sd.path), sink.Pending))
 	}
 	return changed
 }
@@ -240,14 +262,14 @@ func outcomeBytes(o outcomes, u uuid) []byte {
 // removes what it came from.
 func (l *Ledger) saveRecovered(sd *sealed, f *found, changed bool) error {
 	if !changed && !f.copied && !f.headDamaged {
-		f.removeJournals(l.store)
+		f.removeJournals(sd.store)
 		return nil
 	}
 	var err error
 	if f.path == "" {
 		h := sd.head
 		var path string
-		if path, err = l.store.writeSegment(&h, sd.img.blocks); err == nil {
+		if path, err = sd.store.writeSegment(&h, sd.img.blocks); err == nil {
 			sd.head, sd.path = h, path
 		}
 	} else {
@@ -256,7 +278,7 @@ func (l *Ledger) saveRecovered(sd *sealed, f *found, changed bool) error {
 	if err != nil {
 		return fmt.Errorf("meter: can't finish the recovery of %s: %w", filepath.Base(f.path), err)
 	}
-	f.removeJournals(l.store)
+	f.removeJournals(sd.store)
 	return nil
 }
 
@@ -283,7 +305,7 @@ func (l *Ledger) saveOver(sd *sealed) error {
 		return err
 	}
 	size := h.size() + int64(len(sd.img.blocks))
-	err = l.store.steps(
+	err = sd.store.steps(
 		step{"save recovered blocks", func() error { _, err := file.WriteAt(sd.img.blocks, h.size()); return err }},
 		step{"sync blocks", func() error { return disk.Sync(file) }},
 		step{"save recovered head", func() error { _, err := file.WriteAt(h.encode(), 0); return err }},
@@ -292,7 +314,7 @@ func (l *Ledger) saveOver(sd *sealed) error {
 	)
 	if err == nil {
 		sd.head = h
-		l.store.used.Add(size - info.Size())
+		sd.store.used.Add(size - info.Size())
 	}
 	return err
 }
@@ -306,6 +328,12 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	if month < monthOf(l.tick()) {
 		return
 	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if _, err := sd.load(); err != nil {
+		return // Take says so, too
+	}
+	defer sd.unload()
 	for _, block := range sd.img.slots {
 		if !sd.img.bad[block] {
 			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.head.end, sd.img.quantity(block))
@@ -337,17 +365,22 @@ func (l *Ledger) reportDamage(path string, d damage) {
 	l.setAside(path, fmt.Errorf("%d blocks and %d counts are unreadable, %d slots are missing", d.blocks, d.counts, d.missing))
 }
 
-// setAside copies a damaged file to where nothing deletes it, and says so.
-func (l *Ledger) setAside(path string, why error) {
+// setAside copies a damaged file to where nothing deletes it, and says so. It
+// returns false if there is no such copy.
+func (l *Ledger) setAside(path string, why error) (kept bool) {
 	if l.store == nil || path == "" {
 		l.health.set("damage", fmt.Errorf("meter: damaged: %w", why))
-		return
+		return false
 	}
-	kept, err := l.store.setAside(path)
+	to, err := l.store.setAside(path)
 	if err != nil {
-		kept = "nowhere: " + err.Error()
+		l.health.set("damage "+filepath.Base(path), fmt.Errorf("meter: %s is damaged: %w (no copy of it could be kept: %w)", filepath.Base(path), why, err))
+		return false
 	}
-	err = fmt.Errorf("meter: %s is damaged: %w (kept as it was found: %s)", filepath.Base(path), why, kept)
-	l.log.Error(err.Error())
-	l.health.set("damage "+filepath.Base(path), err)
+	err = fmt.Errorf("meter: %s is damaged: %w (kept as it was found: %s; delete that when you are done with it)", filepath.Base(path), why, to)
+	l.health.setUntil("damage "+filepath.Base(path), err, func() bool {
+		_, err := os.Lstat(to)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	return true
 }

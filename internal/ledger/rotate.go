@@ -71,23 +71,28 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 	return l.sealTrouble()
 }
 
-// nextStart picks the next window's first second: now, or the second after the
-// old window's first if that one has not passed yet.
+// spacingOf is how many whole seconds windows begin apart, at least.
+func spacingOf(minWindow time.Duration) int64 {
+	return max(1, int64((minWindow+time.Second-1)/time.Second))
+}
+
+// nextStart picks the next window's first second: now, or the first that is far
+// enough from the old window's if that one has not come yet.
 func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
-	start, allowed := max(l.tick(), old.head.start+1), int64(maxDriftFlush)
+	start, allowed := max(l.tick(), old.head.start+l.spacing), int64(maxDriftFlush)
 	if l.store == nil {
 		allowed = maxDriftMemory
 	}
 	return start, l.wait(ctx, start-time.Now().Unix()-allowed)
 }
 
-// wait waits some seconds for the clock, but never long: one that was set back by
-// an hour must not stop anything for an hour.
+// wait waits some seconds for the clock, but not longer than windows must begin
+// apart: one that was set back by an hour must not stop anything for an hour.
 func (l *Ledger) wait(ctx context.Context, seconds int64) error {
 	if seconds <= 0 {
 		return nil
 	}
-	timer := time.NewTimer(min(time.Duration(seconds)*time.Second, 2*time.Second))
+	timer := time.NewTimer(time.Duration(min(seconds, l.spacing+1)) * time.Second)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -115,6 +120,16 @@ func (l *Ledger) tick() int64 {
 		if l.highWater.CompareAndSwap(high, now) {
 			l.health.clear("clock")
 			return now
+		}
+	}
+}
+
+// raise keeps a second that is known to have been.
+func (l *Ledger) raise(second int64) {
+	for {
+		high := l.highWater.Load()
+		if second <= high || l.highWater.CompareAndSwap(high, second) {
+			return
 		}
 	}
 }
@@ -149,7 +164,7 @@ func (l *Ledger) restamp(seg *segment) {
 // exclusively runs fn while no series can be registered.
 func (l *Ledger) exclusively(fn func()) {
 	for _, f := range l.featuresNow() {
-		for _, x := range [...]*index{f.plain, f.dimensioned} {
+		for _, x := range [...]*index{f.dimensioned, f.plain} { // in the order in which Series takes them
 			for i := range x.shards {
 				x.shards[i].mu.Lock()
 				defer x.shards[i].mu.Unlock()
@@ -166,7 +181,7 @@ func (l *Ledger) retire(old, next *segment) {
 	if l.active.Load() != old {
 		// Its memory faulted meanwhile, and a substitute took its place.
 		old = l.active.Load()
-		next.head.start = max(next.head.start, old.head.start+1)
+		next.head.start = max(next.head.start, old.head.start+l.spacing)
 	}
 	l.retired = append(l.retired, old)
 	l.active.Store(next)
@@ -181,7 +196,7 @@ func (l *Ledger) substitute(seg *segment, what string, why error) {
 		return
 	}
 	next := l.heapSegment(firstExtent)
-	next.head.start = max(time.Now().Unix(), seg.head.start+1)
+	next.head.start = max(time.Now().Unix(), seg.head.start+l.spacing)
 	l.retired = append(l.retired, seg)
 	l.active.Store(next)
 	l.health.set(what, why)
@@ -262,7 +277,7 @@ func (sd *sealed) decideRoutes(block uint32) {
 		case r >= 0 && sd.ledger.routes[r].Match != nil:
 			if rec.ID == "" {
 				var err error
-				if rec, err = sd.record(block, 1); err != nil {
+				if rec, err = sd.record(block, -1, 1); err != nil {
 					continue
 				}
 			}

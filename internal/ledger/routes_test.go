@@ -198,3 +198,38 @@ func TestRetain(t *testing.T) {
 		require.Empty(t, glob(t, dir, retainedDir+"/*"))
 	})
 }
+
+// C1: Match panics once; the old Last comes after a newer one.
+func TestUndecidedLastIsSuperseded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		panics := true
+		routes := func(c *Config) {
+			c.Routes[0].Match = func(sink.Record) bool {
+				if panics {
+					panic("match")
+				}
+				return true
+			}
+		}
+		l := open(t, "mapped", dir, routes)
+		f := feature(t, l, "seats", sink.Last)
+		require.NoError(t, f.Set("acme", 5))
+		rotate(t, l)
+		panics = false
+		time.Sleep(time.Minute)
+		require.NoError(t, f.Set("acme", 0)) // the customer left
+		rotate(t, l)
+		recs := deliver(t, l, 0, sink.Delivered)
+		require.Len(t, recs, 1)
+		require.EqualValues(t, 0, recs[0].Quantity)
+		require.NoError(t, l.Close(context.Background()))
+		l = open(t, "mapped", dir, routes)
+		recs = deliver(t, l, 0, sink.Delivered)
+		for _, r := range recs {
+			t.Logf("sent after the newer one: %+v", r)
+		}
+		require.Empty(t, recs)
+	})
+}

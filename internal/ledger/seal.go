@@ -163,6 +163,9 @@ func sealBlocks(blocks []byte, u uuid) {
 // crash could bring it back as never sent.
 // The caller holds sd.mu, or is the only one who knows sd.
 func (l *Ledger) save(sd *sealed, seg *segment) error {
+	if sd.folded {
+		return nil // its totals speak for it
+	}
 	var err error
 	if seg.file != nil && !seg.poisoned.Load() {
 		if err = l.saveInPlace(sd, seg); err == nil {
@@ -184,8 +187,7 @@ func (l *Ledger) save(sd *sealed, seg *segment) error {
 		if err == nil {
 			sd.head.generation, sd.head.identity = h.generation, h.identity
 			sd.path = path
-			if seg.path != "" {
-				l.setAside(seg.path, fmt.Errorf("its memory faulted or its file could not be written"))
+			if seg.path != "" && l.setAside(seg.path, fmt.Errorf("its memory faulted or its file could not be written")) {
 				l.store.remove(seg.path)
 			}
 		}

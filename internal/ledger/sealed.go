@@ -22,18 +22,24 @@ type sealed struct {
 	merged int            // table entry a merged segment is owed to, else -1
 
 	mu        sync.Mutex
+	store     *store // whose directory the file is in
 	path      string // "": in memory only
 	file      *os.File
 	syncs     rounds[struct{}]
+	copied    bool   // its file was a copy when it was opened
+	folded    bool   // its totals are being written: nothing of it may be saved any more
 	paused    bool   // not on disk yet, and a crash would bring it back as never sent: nothing is sent
 	released  bool   // the ledger is closed: the file is not ours any more
 	dirty     bool   // outcomes written and not yet synced
+	ahead     bool   // the image has outcomes that could not be written: it is all that knows them
+	syncing   int    // syncs that need the file while they do not hold mu
 	writes    int    // counts up, so that a sync knows what it covers
 	img       *image // nil: read again when needed
 	tallies   map[string]*tally
 	open      [MaxRoutes]int     // sendable or being sent, by the ledger's route
 	flying    int                // records in unresolved batches
-	pins      int                // callers that need image and file while they do not hold mu
+	pins      int                // callers that need the image while they do not hold mu
+	confirm   time.Time          // until then a biller may take a delivered record back
 	unsettled int                // (record, route) pairs that something may still happen to
 	held      int                // those of them in quarantine
 	last      [MaxRoutes]int     // unsettled records of kind Last
@@ -139,7 +145,7 @@ func (h *head) missing(img *image) int {
 }
 
 func newSealed(l *Ledger, h head, path string) *sealed {
-	sd := &sealed{ledger: l, head: h, path: path, merged: -1}
+	sd := &sealed{ledger: l, store: l.store, head: h, path: path, merged: -1}
 	for i := range MaxRoutes {
 		sd.table[i], sd.entry[i] = -1, -1
 	}
@@ -273,12 +279,17 @@ func (sd *sealed) fresh(block uint32, o outcomes, entry int) bool {
 
 // unload frees the image. The caller holds mu.
 func (sd *sealed) unload() {
-	if sd.path == "" || sd.flying > 0 || sd.pins > 0 || sd.dirty {
+	sd.closeFile()
+	if sd.path == "" || sd.flying > 0 || sd.pins > 0 || sd.dirty || sd.ahead {
 		return
 	}
 	sd.img = nil
 	sd.cursor = [MaxRoutes]int{}
-	if sd.file != nil {
+}
+
+// closeFile gives the file's descriptor back. The caller holds mu.
+func (sd *sealed) closeFile() {
+	if sd.file != nil && sd.syncing == 0 && !sd.dirty {
 		sd.file.Close()
 		sd.file = nil
 	}
@@ -345,7 +356,9 @@ func (sd *sealed) write(blocks []uint32) error {
 }
 
 // persist writes the slots and, if durable, waits until they are safe from power
-// loss. A file that fails is never trusted again: the image goes to a new one.
+// loss. A file that fails is never trusted again: the image goes to a new one. If
+// that fails, too, the image stays in memory, ahead of the file, and every later
+// call tries again.
 func (sd *sealed) persist(blocks []uint32, durable bool) error {
 	if sd.path == "" {
 		return nil
@@ -353,17 +366,22 @@ func (sd *sealed) persist(blocks []uint32, durable bool) error {
 	if sd.released {
 		return ErrClosed
 	}
-	err := sd.ledger.store.before("write outcomes")
+	if sd.ahead {
+		return sd.rewrite(errAhead)
+	}
+	err := sd.store.before("write outcomes")
 	if err == nil {
 		err = sd.write(blocks)
 	}
 	if err == nil && durable && sd.dirty {
 		f, written := sd.file, sd.writes
 		sd.pins++
+		sd.syncing++
 		sd.mu.Unlock()
 		err = sd.syncs.join(struct{}{}, func([]struct{}) error { return disk.Sync(f) })
 		sd.mu.Lock()
 		sd.pins--
+		sd.syncing--
 		if err == nil && sd.writes == written {
 			sd.dirty = false
 		}
@@ -377,15 +395,18 @@ func (sd *sealed) persist(blocks []uint32, durable bool) error {
 	return sd.rewrite(err)
 }
 
+var errAhead = errors.New("earlier outcomes could not be written")
+
 // rewrite copies the image to a new file of a higher generation, because the old
 // one failed with cause. The caller holds mu.
 func (sd *sealed) rewrite(cause error) error {
 	if _, err := sd.load(); err != nil {
 		return errors.Join(cause, err)
 	}
+	sd.ahead = true
 	h := sd.head
 	h.generation++
-	path, err := sd.ledger.store.writeSegment(&h, sd.img.blocks)
+	path, err := sd.store.replaceSegment(&h, sd.img.blocks)
 	if err != nil {
 		err = errors.Join(cause, err)
 		sd.ledger.health.set("segment "+sd.head.uuid.String(), fmt.Errorf("can't write outcomes: %w", err))
@@ -397,8 +418,8 @@ func (sd *sealed) rewrite(cause error) error {
 		sd.file = nil
 	}
 	sd.head.generation, sd.head.identity = h.generation, h.identity // the rest is read without the lock
-	sd.path, sd.dirty = path, false
-	sd.ledger.store.remove(old)
+	sd.path, sd.dirty, sd.ahead = path, false, false
+	sd.store.remove(old)
 	sd.ledger.health.clear("segment " + sd.head.uuid.String())
 	sd.ledger.log.Warn("meter: segment rewritten after a failed write", "old", old, "new", path, "error", cause)
 	return nil
@@ -407,7 +428,7 @@ func (sd *sealed) rewrite(cause error) error {
 // flush makes outcomes durable that were written without waiting. The caller
 // holds mu.
 func (sd *sealed) flush() error {
-	if !sd.dirty {
+	if !sd.dirty && !sd.ahead {
 		return nil
 	}
 	return sd.persist(nil, true)
@@ -420,14 +441,15 @@ func (sd *sealed) settled() bool {
 	return sd.unsettled == 0
 }
 
-// record renders the record at block for a route. The caller holds mu.
-func (sd *sealed) record(block uint32, attempt int) (sink.Record, error) {
+// record renders the record at block for the route of a table entry; below 0: for
+// any. The caller holds mu.
+func (sd *sealed) record(block uint32, entry, attempt int) (sink.Record, error) {
 	feature, subject, dimensions, err := decodeKey(sd.img.key(block))
 	if err != nil {
 		return sink.Record{}, err
 	}
 	return sink.Record{
-		ID:         recordID(sd.head.uuid, block, sd.img.key(block)),
+		ID:         sd.recordID(block, entry),
 		Feature:    feature,
 		Subject:    subject,
 		Dimensions: dimensions,
@@ -436,5 +458,14 @@ func (sd *sealed) record(block uint32, attempt int) (sink.Record, error) {
 		Start:      time.Unix(sd.head.start, 0).UTC(),
 		End:        time.Unix(sd.head.end, 0).UTC(),
 		Attempt:    attempt,
+		Instance:   int(sd.head.instance),
 	}, nil
+}
+
+func (sd *sealed) recordID(block uint32, entry int) string {
+	issue := byte(0)
+	if entry >= 0 {
+		issue = sd.outcomes(block).issues[entry]
+	}
+	return recordID(sd.head.uuid, block, sd.img.key(block), issue)
 }

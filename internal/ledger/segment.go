@@ -22,7 +22,8 @@ type segment struct {
 	path     string   // of its file; "": none (yet)
 	file     *os.File // nil: heap
 	journal  *journal // nil: none
-	limit    uint64   // of a word
+	limit    uint64   // of a word, less than most if some of that is kept for stripes
+	most     uint64   // of a record
 	mapped   bool     // touching the memory can fault
 	store    *store   // that growing is booked to; nil: not booked
 	fallback bool     // stands in for a segment that there was no room for
@@ -64,7 +65,7 @@ const (
 // newSegment makes a segment with room for bytes of blocks. file is nil for a
 // heap segment.
 func newSegment(h head, file *os.File, bytes int64, maxQuantity int64) (*segment, error) {
-	seg := &segment{head: h, file: file, mapped: file != nil, limit: uint64(maxQuantity)}
+	seg := &segment{head: h, file: file, mapped: file != nil, limit: shareOf(maxQuantity), most: uint64(maxQuantity)}
 	seg.extents.Store(new([]*extent))
 	seg.chunks.Store(new([]*chunk))
 	seg.grow.Lock()
@@ -170,7 +171,7 @@ func (seg *segment) register(s *Series) (*cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.is(hot) {
+	if s.is(hot) && !s.is(undivided) {
 		seg.spread(c)
 	}
 	return c, nil
@@ -226,7 +227,7 @@ func (seg *segment) addCell(s *Series, word *atomic.Uint64, block, primary uint3
 // spread gives the series of c further slots. It changes nothing when there is
 // no room for them.
 func (seg *segment) spread(c *cell) {
-	if seg.limit < spreadFrom {
+	if seg.most < spreadFrom {
 		return
 	}
 	sp := &spread{}
@@ -246,9 +247,17 @@ func (seg *segment) spread(c *cell) {
 // a stripe's share would be so small that windows end early for it.
 const spreadFrom = 1 << 40
 
-// stripeLimit is what a stripe's word may grow to: a share, so that all of them
-// together stay within what one record can carry.
-func (seg *segment) stripeLimit() uint64 { return seg.limit / (2 * maxStripes) }
+// shareOf is what a slot's own word may grow to. The rest of what one record can
+// carry is the stripes', whether it has any or not: a writer may not know yet.
+func shareOf(most int64) uint64 {
+	if most < spreadFrom {
+		return uint64(most)
+	}
+	return uint64(most - most/4)
+}
+
+// stripeLimit is what a stripe's word may grow to.
+func (seg *segment) stripeLimit() uint64 { return (seg.most - seg.limit) / maxStripes }
 
 // each calls visit for every cell registered so far.
 func (seg *segment) each(visit func(i int, c *cell)) {

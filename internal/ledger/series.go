@@ -29,6 +29,7 @@ const (
 	spreading                      // it counts in several slots
 	hot                            // writers collided on it before: spread it at once
 	dimensioned                    // its name is an encoded key
+	undivided                      // it counts quantities that one word must take as a whole: never spread
 	evicted                        // no longer in the index; guarded by the shard's lock
 )
 
@@ -104,6 +105,9 @@ func (s *Series) addSlow(n int64) error {
 		}
 		return nil
 	}
+	if uint64(n) > shareOf(l.maxQuantity) {
+		s.undivide()
+	}
 	return s.count(func(c *cell) result { return c.add(uint64(n)) })
 }
 
@@ -156,7 +160,6 @@ func (s *Series) count(op func(*cell) result) error {
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
-			s.unmark(hot) // one word may have to take all of n
 			if err := l.Rotate(context.Background()); err != nil {
 				return err
 			}

@@ -88,3 +88,24 @@ func TestLastTotalFollowsTime(t *testing.T) {
 		require.NoError(t, l.Close(context.Background()))
 	}
 }
+
+// F: one word takes all, then its stripes take more: more than a record may carry.
+func TestSpreadLeavesRoom(t *testing.T) {
+	t.Parallel()
+	l := open(t, "memory", "", func(c *Config) { c.Routes[0].MaxQuantity = 1 << 40 })
+	f := feature(t, l, "tokens", sink.Sum)
+	require.NoError(t, f.Add("acme", 1<<40-10))
+	s, err := f.Series("acme", nil)
+	require.NoError(t, err)
+	s.spread(s.cell.Load()) // what count does after a lost compare-and-swap
+	for range 1000 {
+		require.NoError(t, f.Add("acme", 1000))
+	}
+	require.NoError(t, l.Rotate(context.Background()))
+	recs := deliver(t, l, 0, sink.Delivered)
+	t.Log(recs, l.Books(), l.Health())
+	for _, o := range l.Quarantine() {
+		t.Log("quarantined", o)
+	}
+	require.NoError(t, l.Health())
+}

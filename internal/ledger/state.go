@@ -26,11 +26,21 @@ const (
 	doubtHeld                 // quarantined: resending could bill twice
 	rejectedHeld              // quarantined: the biller refused it
 	damagedCount              // the count can't be trusted: never sent
+	takenBack                 // quarantined: delivered once, and then the biller could not bill it
 	stateCodes
 )
 
+// A route's byte has the state in its lower bits, and above them how often the
+// record was queued anew under another ID.
+const (
+	stateBits = 5
+	maxIssue  = 1<<(8-stateBits) - 1
+)
+
 // held reports whether the record waits in quarantine for an operator.
-func (s state) held() bool { return s == pendingHeld || s == doubtHeld || s == rejectedHeld }
+func (s state) held() bool {
+	return s == pendingHeld || s == doubtHeld || s == rejectedHeld || s == takenBack
+}
 
 // sendable reports whether delivery may still have to send the record.
 func (s state) sendable() bool { return s == pending || s == inDoubt }
@@ -53,7 +63,7 @@ func (s state) outcome() sink.Outcome {
 		return sink.Attempted
 	case delivered:
 		return sink.Delivered
-	case rejected, rejectedHeld:
+	case rejected, rejectedHeld, takenBack:
 		return sink.Rejected
 	case voided:
 		return sink.Voided
@@ -66,6 +76,7 @@ func (s state) outcome() sink.Outcome {
 // outcomes is the part of a slot that belongs to delivery.
 type outcomes struct {
 	states [MaxRoutes]state
+	issues [MaxRoutes]byte   // how often the record was queued anew under another ID
 	first  [MaxRoutes]uint32 // unix seconds of the first attempt that may have been applied; 0: none
 }
 
@@ -74,7 +85,7 @@ const unknownTime = math.MaxUint32
 
 func (o *outcomes) put(b []byte, u uuid) {
 	for i := range MaxRoutes {
-		b[slotStates+i] = byte(o.states[i])
+		b[slotStates+i] = byte(o.states[i]) | o.issues[i]<<stateBits
 		order.PutUint32(b[slotTimes+4*i:], o.first[i])
 	}
 	order.PutUint32(b[slotOutcome:], checksum(u, b[slotStates:blockSize]))
@@ -93,7 +104,8 @@ func getOutcomes(b []byte, u uuid) (o outcomes, intact bool) {
 		return o, false
 	}
 	for i := range MaxRoutes {
-		o.states[i], o.first[i] = state(b[slotStates+i]), order.Uint32(b[slotTimes+4*i:])
+		code := b[slotStates+i]
+		o.states[i], o.issues[i], o.first[i] = state(code&(1<<stateBits-1)), code>>stateBits, order.Uint32(b[slotTimes+4*i:])
 		if o.states[i] >= stateCodes {
 			o.states[i], o.first[i] = inDoubt, unknownTime
 		}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 )
@@ -23,6 +22,7 @@ type store struct {
 	dir    string
 	max    atomic.Int64
 	used   atomic.Int64 // bytes of all segment files
+	since  atomic.Int64 // second from which on everything settled is retained
 	lock   *disk.FileLock
 	mapped bool   // counters may live in mapped files
 	weak   string // why that protects less than it should; "": nothing known
@@ -38,6 +38,7 @@ const (
 	totalsFile     = "totals"
 	quarantineFile = "quarantine.jsonl"
 	retainedDir    = "retained"
+	sinceFile      = "retained-since"
 	damagedDir     = "damaged"
 	segmentSuffix  = ".segment"
 	journalSuffix  = ".journal"
@@ -222,6 +223,12 @@ func (st *store) writeSegment(h *head, blocks []byte) (path string, err error) {
 	if err := st.room(int64(len(blocks))); err != nil {
 		return "", err
 	}
+	return st.replaceSegment(h, blocks)
+}
+
+// replaceSegment is writeSegment for a file that takes the place of another one,
+// which is deleted next: the budget has room for it already.
+func (st *store) replaceSegment(h *head, blocks []byte) (path string, err error) {
 	f, err := st.create(segmentName(h.uuid, h.generation))
 	if err != nil {
 		return "", err
@@ -260,72 +267,6 @@ func (st *store) remove(path string) {
 	}
 }
 
-// retire moves a settled segment out of the way of Open, for disputes, or
-// deletes it.
-func (st *store) retire(path string, retain time.Duration) error {
-	if retain <= 0 {
-		st.remove(path)
-		return nil
-	}
-	dir, now := filepath.Join(st.dir, retainedDir), time.Now()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := os.Chtimes(path, now, now); err != nil { // retained from now on
-		return err
-	}
-	return os.Rename(path, filepath.Join(dir, filepath.Base(path)))
-}
-
-// dropRetained deletes retained segments: those older than retain, and then the
-// oldest until bytes more fit into the budget.
-func (st *store) dropRetained(retain time.Duration, bytes int64) {
-	dir := filepath.Join(st.dir, retainedDir)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	type file struct {
-		path string
-		at   time.Time
-	}
-	var oldest []file
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			f := file{filepath.Join(dir, e.Name()), info.ModTime()}
-			if time.Since(f.at) > retain {
-				st.remove(f.path)
-				continue
-			}
-			oldest = append(oldest, f)
-		}
-	}
-	for st.room(bytes) != nil && len(oldest) > 0 {
-		first := 0
-		for i := range oldest {
-			if oldest[i].at.Before(oldest[first].at) {
-				first = i
-			}
-		}
-		st.remove(oldest[first].path)
-		oldest = append(oldest[:first], oldest[first+1:]...)
-	}
-}
-
-// retainedBytes sums up what is retained.
-func (st *store) retainedBytes() (n int64) {
-	entries, err := os.ReadDir(filepath.Join(st.dir, retainedDir))
-	if err != nil {
-		return 0 // there is none
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			n += info.Size()
-		}
-	}
-	return n
-}
-
 // setAside keeps a copy of a damaged file before anything changes it.
 func (st *store) setAside(path string) (copyPath string, err error) {
 	dir := filepath.Join(st.dir, damagedDir)
@@ -354,7 +295,7 @@ func (st *store) setAside(path string) (copyPath string, err error) {
 			err = disk.Sync(f)
 		}
 		if err = errors.Join(err, f.Close(), syncDir(dir)); err != nil {
-			return "", err
+			return "", errors.Join(err, os.Remove(copyPath))
 		}
 		return copyPath, nil
 	}

@@ -36,7 +36,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 		return segments[u]
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || slices.Contains([]string{lockFile, formatFile, totalsFile, quarantineFile}, e.Name()) {
+		if !e.Type().IsRegular() || slices.Contains([]string{lockFile, formatFile, totalsFile, quarantineFile, sinceFile}, e.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
@@ -67,7 +67,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 			f.head, f.path, f.headDamaged, f.copied = h, path, !intact, copied
 			continue
 		case !errors.Is(err, errNotASegment):
-			l.setAside(path, err)
+			l.surrender(path, err)
 			continue
 		}
 		u, err := decodePreamble(data)
@@ -77,15 +77,32 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 		case err == nil:
 			of(u).journals = append(of(u).journals, path)
 		case !errors.Is(err, errNotAJournal):
-			l.setAside(path, err)
-		case strings.HasSuffix(path, segmentSuffix) && allZero(data) && size <= int64(len(data)), strings.HasSuffix(path, journalSuffix) && len(data) == 0:
+			l.surrender(path, err)
+		case strings.HasSuffix(path, segmentSuffix) && blank(path, size, int64(len(data))),
+			strings.HasSuffix(path, journalSuffix) && blank(path, size, 2*journalChunk):
 			os.Remove(path) // died before its head was written: nothing was counted in it
 		case strings.HasSuffix(path, segmentSuffix), strings.HasSuffix(path, journalSuffix):
-			l.setAside(path, errors.New("its head is unreadable"))
-			os.Remove(path) // what is set aside is all that there was
+			l.surrender(path, errors.New("its head is unreadable"))
 		}
 	}
 	return segments, nil
+}
+
+// surrender gives a file up that nobody can read: a copy of it is all that stays.
+func (l *Ledger) surrender(path string, why error) {
+	if l.setAside(path, why) {
+		os.Remove(path)
+	}
+}
+
+// blank reports whether a file of at most these bytes holds nothing: reserved, and
+// never written.
+func blank(path string, size, most int64) bool {
+	if size > most {
+		return false
+	}
+	data, err := os.ReadFile(path)
+	return err == nil && allZero(data)
 }
 
 // readStart reads as much of a file as a head can take.

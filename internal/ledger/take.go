@@ -12,13 +12,20 @@ import (
 
 // lane is one route's side of delivery.
 type lane struct {
-	mu    sync.Mutex    // held while records are chosen
-	busy  map[pair]bool // of unresolved batches
-	ready chan struct{} // capacity 1
+	mu    sync.Mutex       // held while records are chosen
+	busy  map[pair]bool    // of unresolved batches
+	lasts map[string]int64 // by series of kind Last: when the newest window began of which a record was attempted
+	ready chan struct{}    // capacity 1
 }
 
 // pair is what no two deliveries may overlap for.
 type pair struct{ feature, subject string }
+
+// attempted notes that a record of a Last series, of a window that began then, was
+// attempted. The caller holds mu, or is the only one who knows the lane.
+func (ln *lane) attempted(key string, start int64) {
+	ln.lasts[key] = max(ln.lasts[key], start)
+}
 
 // Batch is some records of one route, marked as attempted.
 type Batch struct {
@@ -93,6 +100,7 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 	l, r := sd.ledger, &sd.ledger.routes[route]
 	now, highWater := time.Now(), l.highWaterTime()
 	quarantined := make(map[uint32]holding)
+	var obsolete []uint32 // levels older than one that was attempted
 	defer func() {
 		if len(b.items) == before && !wasLoaded {
 			sd.unload()
@@ -110,6 +118,18 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 			continue
 		}
 		first = false
+		rec, err := sd.record(block, entry, 0)
+		if err != nil {
+			return err
+		}
+		p := pair{rec.Feature, rec.Subject}
+		if ln.busy[p] && !b.pairs[p] {
+			continue
+		}
+		if rec.Kind == sink.Last && ln.lasts[string(img.key(block))] > sd.head.start {
+			obsolete = append(obsolete, block)
+			continue
+		}
 		if why := sd.unsendable(r, block, s, o.first[entry], now, highWater); why != nil {
 			quarantined[block] = *why
 			continue
@@ -118,17 +138,12 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 		if now.Before(try.notBefore) {
 			continue
 		}
-		attempt := try.attempts + 1
-		if s == inDoubt || o.first[entry] != 0 {
-			attempt = max(attempt, 2) // of an earlier process, or before an operator's decision
-		}
-		rec, err := sd.record(block, attempt)
-		if err != nil {
-			return err
-		}
-		p := pair{rec.Feature, rec.Subject}
-		if ln.busy[p] && !b.pairs[p] || hold != nil && hold(sink.Feature{Name: rec.Feature, Kind: rec.Kind}) {
+		if hold != nil && hold(sink.Feature{Name: rec.Feature, Kind: rec.Kind}) {
 			continue
+		}
+		rec.Attempt = try.attempts + 1
+		if s == inDoubt || o.first[entry] != 0 {
+			rec.Attempt = max(rec.Attempt, 2) // of an earlier process, or before an operator's decision
 		}
 		if rec.Kind == sink.Last {
 			if b.pairs[p] {
@@ -137,6 +152,7 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 			if err := l.supersede(route, sd, img.key(block)); err != nil {
 				return err
 			}
+			ln.attempted(string(img.key(block)), sd.head.start)
 		}
 		ln.busy[p], b.pairs[p] = true, true
 		b.items = append(b.items, item{sd, block, s == inDoubt})
@@ -148,6 +164,12 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 				o.first[entry] = uint32(now.Unix())
 			}
 		})
+	}
+	for _, block := range obsolete {
+		sd.set(block, func(o *outcomes) { o.states[entry] = superseded })
+	}
+	if err := sd.persist(obsolete, len(obsolete) > 0); err != nil {
+		return err
 	}
 	return l.hold(sd, route, quarantined)
 }
@@ -198,7 +220,8 @@ func (sd *sealed) supersede(route int, key []byte) error {
 		if img.shape(block).kind() != sink.Last || !bytes.Equal(img.key(block), key) {
 			continue
 		}
-		if s := sd.outcomes(block).states[entry]; s.sendable() || s.held() {
+		if s := sd.outcomes(block).states[entry]; s.sendable() || s.held() || s == undecided {
+			delete(sd.tries, retryKey{block, route})
 			sd.set(block, func(o *outcomes) { o.states[entry] = superseded })
 			return sd.persist([]uint32{block}, true)
 		}
@@ -291,6 +314,9 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 				to = inDoubt
 			}
 		}
+		if to == delivered && r.Confirm > 0 {
+			sd.confirm = now.Add(r.Confirm)
+		}
 		sd.set(it.block, func(o *outcomes) { o.states[entry] = to })
 		blocks = append(blocks, it.block)
 	}
@@ -305,13 +331,14 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 // Ready is signaled when records of a route may have become open.
 func (l *Ledger) Ready(route int) <-chan struct{} { return l.lanes[route].ready }
 
-// NextTry is the earliest time at which a record that failed an attempt wants to
-// be tried again; zero when none waits for a time.
+// NextTry is the earliest time to come at which a record that failed an attempt
+// wants to be tried again; zero when none waits for a time.
 func (l *Ledger) NextTry(route int) (earliest time.Time) {
+	now := time.Now()
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
 		for k, try := range sd.tries {
-			if k.route == route && !try.notBefore.IsZero() && (earliest.IsZero() || try.notBefore.Before(earliest)) {
+			if k.route == route && try.notBefore.After(now) && (earliest.IsZero() || try.notBefore.Before(earliest)) {
 				earliest = try.notBefore
 			}
 		}

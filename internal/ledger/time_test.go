@@ -242,3 +242,29 @@ func TestMayResend(t *testing.T) {
 		require.Equal(t, c.want, mayResend(c.route, c.first, now, c.highWater), name)
 	}
 }
+
+// NextTry: a superseded record's time hides those that really wait.
+func TestNextTryIsToCome(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, "mapped", dir)
+		f := feature(t, l, "seats", sink.Last)
+		require.NoError(t, f.Set("acme", 5))
+		require.NoError(t, f.Set("keeps the segment", 5))
+		rotate(t, l)
+		synctest.Wait()
+		b, err := l.Take(0, 10, nil)
+		require.NoError(t, err)
+		require.NoError(t, b.Resolve([]Result{{Outcome: sink.Pending, NotBefore: time.Now().Add(time.Minute)}, {Outcome: sink.Pending, NotBefore: time.Now().Add(time.Hour)}}))
+		require.NoError(t, f.Set("acme", 6))
+		rotate(t, l)
+		synctest.Wait()
+		b, err = l.Take(0, 10, nil)
+		require.NoError(t, err)
+		require.NoError(t, b.Resolve([]Result{{Outcome: sink.Delivered}}))
+		time.Sleep(2 * time.Minute)
+		next := l.NextTry(0)
+		require.True(t, next.After(time.Now()), "next try %v, now %v", next, time.Now())
+	})
+}

@@ -355,7 +355,7 @@ func (sd *sealed) foldOf() (*fold, error) {
 		return nil, err
 	}
 	f := newFold(sd.head.uuid)
-	f.highWater = sd.head.end
+	f.highWater = max(sd.head.end, sd.head.start+sd.ledger.spacing) // the next window begins behind it
 	sd.eachTerm(func(feature, route string, s state, quantity int64) {
 		f.books[account{feature, route, s}] += quantity
 	})

@@ -1,0 +1,136 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// Records yields every record that belongs to a route and whose window began in
+// [start, end), with its outcome: what is open, and what is settled and retained. It
+// fails at once if not all of it is retained. A segment that can't be read is in
+// Health; what is yielded is then not complete.
+//
+// It looks at one segment after the other, so a record that changes meanwhile is
+// seen as it was before or after.
+func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Record, sink.Outcome], error) {
+	switch since := l.keptSince(); {
+	case since == keepsNothing:
+		return nil, errors.New("meter: delivered records are not retained: set Config.Retain to at least the time that you want to look back")
+	case start.Unix() < since:
+		return nil, fmt.Errorf("meter: records of windows before %s are not retained any more", time.Unix(since, 0).UTC().Format(time.RFC3339))
+	}
+	within := func(h *head) bool { return h.start >= start.Unix() && h.start < end.Unix() }
+	return func(yield func(sink.Record, sink.Outcome) bool) {
+		seen := make(map[uuid]bool)
+		for _, sd := range l.sealedNow() {
+			if !within(&sd.head) {
+				continue
+			}
+			found, ok := l.recordsOf(sd, route)
+			if !ok {
+				continue // folded meanwhile: it is among the retained ones
+			}
+			seen[sd.head.uuid] = true
+			for _, r := range found {
+				if !yield(r.Record, r.state.outcome()) {
+					return
+				}
+			}
+		}
+		for _, f := range l.store.retained() {
+			h, err := readHead(f.path)
+			if err != nil || !within(h) || seen[h.uuid] {
+				continue
+			}
+			found, err := l.recordsIn(f.path, route)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				l.health.set("retained", fmt.Errorf("meter: a retained segment can't be read: %w", err))
+			}
+			for _, r := range found {
+				if !yield(r.Record, r.state.outcome()) {
+					return
+				}
+			}
+		}
+	}, nil
+}
+
+// keptSince is the second from which on every record is still here.
+func (l *Ledger) keptSince() int64 {
+	if l.store == nil {
+		return keepsNothing
+	}
+	return l.store.since.Load()
+}
+
+// routeRecord is a record with its state on one route.
+type routeRecord struct {
+	sink.Record
+	state state
+}
+
+// recordsOf reads a segment's records; not ok if the segment is folded.
+func (l *Ledger) recordsOf(sd *sealed, route string) (found []routeRecord, ok bool) {
+	l.tidying.Lock()
+	defer l.tidying.Unlock()
+	if !l.holds(sd.head.uuid) {
+		return nil, false
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	loaded := sd.img != nil
+	if _, err := sd.load(); err != nil {
+		l.health.set("segment "+sd.head.uuid.String(), fmt.Errorf("meter: sealed counts can't be read: %w", err))
+		return nil, true
+	}
+	found = sd.routeRecords(route)
+	if !loaded {
+		sd.unload()
+	}
+	return found, true
+}
+
+// recordsIn reads the records of a retained file.
+func (l *Ledger) recordsIn(path, route string) ([]routeRecord, error) {
+	h, err := readHead(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	sd := newSealed(l, *h, path)
+	sd.img, _ = newImage(data[min(h.size(), int64(len(data))):], h.uuid, true)
+	return sd.routeRecords(route), nil
+}
+
+// routeRecords are the records that a route owes or owed. The caller holds mu.
+func (sd *sealed) routeRecords(route string) (found []routeRecord) {
+	for i, o := range sd.head.routes {
+		if o.name != route {
+			continue
+		}
+		for _, block := range sd.img.slots {
+			o := sd.outcomes(block)
+			s := o.states[i]
+			if s == moved || s == unowed || s == undecided || sd.img.bad[block] {
+				continue
+			}
+			attempt := 0
+			if o.first[i] != 0 {
+				attempt = 1 // at least
+			}
+			if r, err := sd.record(block, i, attempt); err == nil {
+				found = append(found, routeRecord{r, s})
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,133 @@
+package ledger
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/sink"
+)
+
+func retaining(c *Config) { c.Retain = 30 * 24 * time.Hour }
+
+// TestRecords finds every record of a time once, wherever it is by now.
+func TestRecords(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir, minutely, retaining)
+		f := feature(t, l, "calls", sink.Sum)
+		began := time.Now()
+		time.Sleep(30 * time.Second)
+		outcomes := []sink.Outcome{sink.Delivered, sink.Rejected, sink.Delivered, sink.Pending, sink.Delivered}
+		want := make(map[sink.Outcome]int64)
+		for i, as := range outcomes {
+			require.NoError(t, f.Add("acme", int64(1)<<i))
+			require.NoError(t, f.Add("bolt", 100))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			deliver(t, l, 0, as)
+			want[as] += int64(1) << i
+		}
+		l.tidy()
+		require.Less(t, len(l.sealedNow()), len(outcomes), "some are folded")
+		collect := func(l *Ledger, from, to time.Time) map[sink.Outcome]int64 {
+			records, err := l.Records("main", from, to)
+			require.NoError(t, err)
+			got, ids := make(map[sink.Outcome]int64), make(map[string]bool)
+			for r, outcome := range records {
+				require.False(t, ids[r.ID])
+				ids[r.ID] = true
+				if r.Subject == "acme" {
+					got[outcome] += r.Quantity
+				}
+			}
+			return got
+		}
+		require.Equal(t, want, collect(l, began, time.Now()))
+		require.Equal(t, map[sink.Outcome]int64{sink.Rejected: 2, sink.Delivered: 4}, collect(l, began.Add(time.Minute), began.Add(3*time.Minute)))
+		shut(t, l)
+		l = open(t, mode, dir, minutely, retaining)
+		require.Equal(t, want, collect(l, began, time.Now()))
+
+		// What goes takes the completeness with it.
+		oldest := l.store.retained()[0].path
+		require.NoError(t, os.Chtimes(oldest, began, began.AddDate(0, -2, 0)))
+		l.tidy()
+		require.NoFileExists(t, oldest)
+		_, err := l.Records("main", began, time.Now())
+		require.ErrorContains(t, err, "not retained any more")
+		require.NotEmpty(t, collect(l, began.Add(time.Minute), time.Now()))
+		shut(t, l)
+		l = open(t, mode, dir, minutely, retaining)
+		_, err = l.Records("main", began, time.Now())
+		require.ErrorContains(t, err, "not retained any more", "also after a restart")
+	})
+}
+
+// TestRecordsBeforeRetain knows that nothing was kept while Retain was 0.
+func TestRecordsBeforeRetain(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		began := time.Now()
+		l := open(t, mode, dir, retaining)
+		f := feature(t, l, "calls", sink.Sum)
+		settle := func() {
+			require.NoError(t, f.Add("acme", 1))
+			rotate(t, l)
+			deliver(t, l, 0, sink.Delivered)
+			time.Sleep(time.Minute)
+			l.tidy()
+		}
+		settle()
+		_, err := l.Records("main", began, time.Now())
+		require.NoError(t, err)
+		shut(t, l)
+		l = open(t, mode, dir)
+		f = feature(t, l, "calls", sink.Sum)
+		_, err = l.Records("main", began, time.Now())
+		require.ErrorContains(t, err, "Config.Retain")
+		settle()
+		shut(t, l)
+		again := time.Now()
+		l = open(t, mode, dir, retaining)
+		f = feature(t, l, "calls", sink.Sum)
+		settle()
+		_, err = l.Records("main", began, time.Now())
+		require.ErrorContains(t, err, "not retained any more")
+		records, err := l.Records("main", again, time.Now())
+		require.NoError(t, err)
+		n := 0
+		for range records {
+			n++
+		}
+		require.Equal(t, 1, n)
+	})
+}
+
+func TestAdoptionKeepsWhatIsRetained(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		theirs := open(t, "mapped", filepath.Join(base, "theirs"), retaining)
+		require.NoError(t, feature(t, theirs, "calls", sink.Sum).Add("acme", 3))
+		rotate(t, theirs)
+		deliver(t, theirs, 0, sink.Delivered)
+		theirs.tidy()
+		abandon(theirs)
+		time.Sleep(time.Minute)
+		l := open(t, "mapped", filepath.Join(base, "own"), retaining, func(c *Config) { c.Adopt = filepath.Join(base, "t*") })
+		records, err := l.Records("main", began, time.Now())
+		require.NoError(t, err)
+		for r, outcome := range records {
+			require.EqualValues(t, 3, r.Quantity)
+			require.Equal(t, sink.Delivered, outcome)
+			return
+		}
+		require.Fail(t, "no record")
+	})
+}

@@ -1,0 +1,132 @@
+package ledger
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/sink"
+)
+
+func confirming(c *Config) { c.Routes[0].Confirm = 15 * time.Minute }
+
+// TestReopen takes delivered records back, settles them each way, and finds
+// everything as it was after a restart.
+func TestReopen(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		dir := t.TempDir()
+		l := open(t, mode, dir, minutely, confirming)
+		f := feature(t, l, "calls", sink.Sum)
+		for i, subject := range []string{"a", "b", "c", "d"} {
+			require.NoError(t, f.Add(subject, int64(1+i)))
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		records := deliver(t, l, 0, sink.Delivered)
+		require.Len(t, records, 4)
+		time.Sleep(10 * time.Minute)
+		require.NoError(t, f.Add("e", 100)) // windows go on ending
+		time.Sleep(time.Minute)
+		synctest.Wait()
+
+		ids := make(map[string]string)
+		for _, r := range records {
+			ids[r.Subject] = r.ID
+			if r.Subject != "d" {
+				require.NoError(t, l.Reopen("main", r.ID, "no such customer"))
+				require.NoError(t, l.Reopen("main", r.ID, "no such customer"), "again is as good as once")
+			}
+		}
+		line := l.Books()[0]
+		require.EqualValues(t, 6, line.Rejected)
+		require.EqualValues(t, 4, line.Delivered)
+		require.ErrorContains(t, l.Health(), "3 records are quarantined")
+		for q, outcome := range l.Quarantine() {
+			require.Equal(t, sink.Rejected, outcome)
+			require.Equal(t, "no such customer", q.Reason)
+		}
+
+		ctx := context.Background()
+		require.NoError(t, l.Settle(ctx, "main", ids["a"], sink.Voided, "a gift"))
+		require.NoError(t, l.Settle(ctx, "main", ids["b"], sink.Pending, "the customer is there now"))
+		require.ErrorIs(t, l.Reopen("main", ids["b"], "late report of the first try"), sink.ErrUnknownRecord)
+		require.NoError(t, l.Settle(ctx, "main", ids["d"], sink.Voided, "undone at the biller's"), "also a delivered one")
+		if mode != "memory" {
+			require.NoError(t, l.Close(ctx))
+			l = open(t, mode, dir, minutely, confirming)
+		}
+		again := deliver(t, l, 0, sink.Delivered)
+		require.Equal(t, ids["b"]+"-2", again[0].ID)
+		require.EqualValues(t, 2, again[0].Quantity)
+		require.LessOrEqual(t, len(again[0].ID), 64)
+		require.NoError(t, l.Reopen("main", again[0].ID, "again"))
+		require.NoError(t, l.Settle(ctx, "main", again[0].ID, sink.Pending, "now"))
+		require.Equal(t, ids["b"]+"-3", deliver(t, l, 0, sink.Delivered)[0].ID)
+		require.NoError(t, l.Settle(ctx, "main", ids["c"], sink.Rejected, "so be it"))
+
+		want := Line{Feature: "calls", Route: "main", Accepted: 110, Delivered: 102, Rejected: 3, Voided: 5}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		deliver(t, l, 0, sink.Delivered)
+		require.Equal(t, []Line{want}, l.Books())
+		time.Sleep(time.Hour)
+		l.tidy()
+		require.Empty(t, l.sealedNow(), "once no biller can change its mind, all is folded")
+		require.Equal(t, []Line{want}, l.Books())
+		require.ErrorIs(t, l.Reopen("main", ids["d"], "too late"), sink.ErrUnknownRecord)
+	})
+}
+
+// TestConfirmingStaysWithinItsShare folds early rather than fill the disk.
+func TestConfirmingStaysWithinItsShare(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir(), minutely, confirming)
+		l.confirmBytes = 1024 // 8 records
+		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(30 * time.Second)
+		for range 12 {
+			require.NoError(t, f.Add("acme", 1))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			deliver(t, l, 0, sink.Delivered)
+		}
+		l.tidy()
+		require.Len(t, l.sealedNow(), 8)
+		require.EqualValues(t, 12, l.Books()[0].Delivered)
+	})
+}
+
+func TestDoubtsKnowWhetherTheyAreAlone(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir(), minutely, func(c *Config) { c.Routes[0].DedupeWindow = 0 })
+		f := feature(t, l, "calls", sink.Sum)
+		require.NoError(t, f.Add("alone", 1))
+		require.NoError(t, f.Add("twice", 1))
+		s, err := f.Series("twice", map[string]string{"region": "eu"})
+		require.NoError(t, err)
+		require.NoError(t, s.Add(2))
+		require.NoError(t, f.Add("fine", 1))
+		time.Sleep(2 * time.Minute)
+		b, err := l.Take(0, 100, nil)
+		require.NoError(t, err)
+		results := make([]Result, len(b.Records))
+		for i, r := range b.Records {
+			results[i] = Result{Outcome: sink.InDoubt, Reason: "no answer"}
+			if r.Subject == "fine" {
+				results[i].Outcome = sink.Delivered
+			}
+		}
+		require.NoError(t, b.Resolve(results))
+		doubts := l.Doubts(0)
+		require.Len(t, doubts, 3)
+		for _, d := range doubts {
+			require.Equal(t, d.Subject == "alone", d.Alone, d.Subject)
+		}
+	})
+}

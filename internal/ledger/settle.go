@@ -1,0 +1,194 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/inprocess/meter/sink"
+)
+
+// Settle is an operator's decision on a quarantined record: Voided, Delivered,
+// Rejected, or Pending to queue it again, under the same ID unless its biller has
+// taken it and then did not bill it. A delivered record can be voided.
+func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outcome, note string) error {
+	to, ok := map[sink.Outcome]state{sink.Voided: voided, sink.Delivered: delivered, sink.Rejected: rejected, sink.Pending: pending}[as]
+	if !ok {
+		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
+	}
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
+	if err != nil {
+		return err
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if _, err := sd.load(); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	r, err := sd.record(block, entry, 0)
+	if err != nil {
+		return err
+	}
+	o := sd.outcomes(block)
+	switch s := o.states[entry]; {
+	case s == delivered && to == voided: // and the biller agreed
+	case s == takenBack && to == pending && o.issues[entry] == maxIssue:
+		return fmt.Errorf("meter: record %s was queued anew %d times: count its %d units again, and settle it as voided", recordID, maxIssue, r.Quantity)
+	case !s.held():
+		return fmt.Errorf("meter: record %s is %v on route %q and not in quarantine", recordID, s.outcome(), route)
+	}
+	line := newQuarantineLine(r, route)
+	line.Settled, line.Note = as.String(), note
+	if err := l.quarantine.append([]quarantineLine{line}); err != nil {
+		return fmt.Errorf("meter: decision not recorded: %w", err)
+	}
+	if err := sd.decide(block, entry, to); err != nil {
+		return fmt.Errorf("meter: decision recorded, takes effect at the next Open: %w", err)
+	}
+	l.log.Info("meter: record settled", "route", route, "record", recordID, "as", as.String(), "note", note)
+	l.wake(sd)
+	return nil
+}
+
+// decide applies an operator's decision. A record that is queued again starts
+// anew: the operator vouches that no attempt of it was applied.
+func (sd *sealed) decide(block uint32, entry int, to state) error {
+	sd.set(block, func(o *outcomes) {
+		if to == pending && o.states[entry] == takenBack {
+			o.issues[entry]++ // the biller knows the old ID, and would not bill it again
+		}
+		o.states[entry] = to
+		if to == pending {
+			o.first[entry] = uint32(time.Now().Unix()) // attempted before: never merged
+		}
+	})
+	if r := sd.table[entry]; r >= 0 {
+		delete(sd.tries, retryKey{block, r})
+	}
+	return sd.persist([]uint32{block}, true)
+}
+
+// locate finds the slot of a record.
+func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, entry int, err error) {
+	u, block, ok := parseRecordID(recordID)
+	if ok {
+		for _, sd := range list {
+			if sd.head.uuid != u {
+				continue
+			}
+			for i, owed := range sd.head.routes {
+				if owed.name == route && sd.has(block, i, recordID) {
+					return sd, block, i, nil
+				}
+			}
+		}
+	}
+	return nil, 0, 0, fmt.Errorf("%w: meter: no record %q on route %q is here any more, or ever was", sink.ErrUnknownRecord, recordID, route)
+}
+
+func (sd *sealed) has(block uint32, entry int, recordID string) bool {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return false
+	}
+	for _, b := range img.slots {
+		if b == block {
+			return recordID == sd.recordID(block, entry)
+		}
+	}
+	return false
+}
+
+// Reopen takes a delivered record into quarantine, because its biller reports that
+// it can't bill it after all. A record that is there for that already stays so.
+func (l *Ledger) Reopen(route, recordID, reason string) error {
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
+	if err != nil {
+		return err
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if _, err := sd.load(); err != nil {
+		return fmt.Errorf("meter: %w", err)
+	}
+	r := sd.table[entry]
+	switch s := sd.outcomes(block).states[entry]; {
+	case s == takenBack:
+		return nil
+	case s != delivered:
+		return fmt.Errorf("meter: record %s is %v on route %q: only a delivered one can be taken back", recordID, s.outcome(), route)
+	case r < 0:
+		return fmt.Errorf("meter: route %q is not configured", route)
+	}
+	if err := l.hold(sd, r, map[uint32]holding{block: {takenBack, reason}}); err != nil {
+		return fmt.Errorf("meter: record not taken back: %w", err)
+	}
+	return nil
+}
+
+// Found is a record with where it stands.
+type Found struct {
+	sink.Record
+	Outcome sink.Outcome
+	Held    bool // in quarantine
+}
+
+// Find returns a record whose segment is not folded yet.
+func (l *Ledger) Find(route, recordID string) (Found, error) {
+	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
+	if err != nil {
+		return Found{}, err
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if _, err = sd.load(); err != nil {
+		return Found{}, fmt.Errorf("meter: %w", err)
+	}
+	r, err := sd.record(block, entry, 0)
+	s := sd.outcomes(block).states[entry]
+	return Found{r, s.outcome(), s.held()}, err
+}
+
+// Doubt is a quarantined record of which nobody knows whether it was recorded.
+type Doubt struct {
+	sink.Record
+	Alone bool // no other record of its feature and subject was used within its window
+}
+
+// Doubts are the quarantined records of a route that are in doubt, oldest first.
+func (l *Ledger) Doubts(route int) (doubts []Doubt) {
+	for _, sd := range l.sealedNow() {
+		var alone map[pair]int
+		for _, found := range sd.heldRecords() {
+			if found.state != doubtHeld || found.Route != l.routes[route].Name {
+				continue
+			}
+			if alone == nil {
+				alone = sd.pairs()
+			}
+			// Windows of one directory don't overlap, unless others' came to it.
+			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped
+			doubts = append(doubts, Doubt{found.Record, own && alone[pair{found.Feature, found.Subject}] == 1})
+		}
+	}
+	return doubts
+}
+
+// pairs counts the segment's records by feature and subject.
+func (sd *sealed) pairs() map[pair]int {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	n := make(map[pair]int)
+	img, err := sd.load()
+	if err != nil {
+		return n
+	}
+	for _, block := range img.slots {
+		if feature, subject, _, err := decodeKey(img.key(block)); err == nil {
+			n[pair{feature, subject}]++
+		}
+	}
+	return n
+}
