@@ -45,6 +45,8 @@ var (
 var (
 	// errLate wraps what Stripe says of a second before the running period.
 	errLate = fmt.Errorf("%w: too late for its billing period", sink.ErrRejected)
+	// errCanceled wraps what Stripe says of a canceled subscription's item.
+	errCanceled = fmt.Errorf("%w: nothing to bill it by any more", sink.ErrRejected)
 	// errGone wraps what Stripe says of a subscription item that it has no more.
 	errGone = fmt.Errorf("%w: nowhere to bill it", sink.ErrNotApplied)
 )
@@ -114,6 +116,8 @@ func (a answer) invalid(e *stripe.Error, said string) (err error, halt bool) {
 	switch {
 	case a.gone(e):
 		return a.wrap(errGone, said), false
+	case a.made == usageRecord && strings.Contains(e.Msg, "has been canceled"): // it has no code
+		return a.wrap(errCanceled, said), false
 	case !complainsOfTime(e):
 		return a.wrap(sink.ErrRejected, said), false
 	}

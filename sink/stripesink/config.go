@@ -20,8 +20,9 @@ import (
 // Concurrency: a plain value; New copies it.
 type Config struct {
 	// Key is a secret (sk_test_, sk_live_) or restricted (rk_test_, rk_live_) API
-	// key. A restricted one needs write access to billing meter events, and read
-	// access to billing meters for Prepare. Required.
+	// key. A restricted one needs write access to billing meter events; read access to
+	// billing meters for Prepare, Usage, Verify and Reconcile; write access to billing
+	// meter event adjustments for Void; and read access to events for Webhook. Required.
 	Key string `json:"-"`
 
 	// Meters leads from a feature's name to the Stripe meter that bills it.

@@ -15,22 +15,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Totals a second that are asked for while reconciling: well below the 25 requests
-// that Stripe allows an endpoint, and in test mode, where all requests share 25, what
-// deliveries leave.
-const (
-	liveReads = 10
-	testReads = 4
-)
-
-// readPace lets a reconciliation through to Stripe so often.
-func readPace(key string) *rate.Limiter {
-	if stripeapi.Live(key) {
-		return rate.NewLimiter(liveReads, 1)
-	}
-	return rate.NewLimiter(testReads, 1)
-}
-
 // series is whose usage of what. Several may lead to one account.
 type series struct{ feature, subject string }
 
@@ -56,7 +40,15 @@ type reconciler struct {
 // errUnread marks what was not read because the context ended.
 var errUnread = errors.New("stripesink: not read")
 
-// turn waits until the pace allows to read once more.
+// paceOf lets a reconciliation through so many times a second, by the key's mode.
+func paceOf(key string, live, test rate.Limit) *rate.Limiter {
+	if stripeapi.Live(key) {
+		return rate.NewLimiter(live, 1)
+	}
+	return rate.NewLimiter(test, 1)
+}
+
+// turn waits until the pace lets one through.
 func turn(ctx context.Context, pace *rate.Limiter) error {
 	if err := pace.Wait(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errUnread, err)

@@ -31,11 +31,11 @@ import (
 // another item, before a subscription was changed. A price that bills the last level
 // ever has the one of an earlier period until there is one in this.
 //
-// It makes two requests per item as a rule, for at most 10 items a second in live mode
-// and 4 in test mode. Stripe allows reads in proportion to payments (500 a payment in 30
+// It makes two requests per item as a rule, for at most 5 items a second in live mode
+// and 1 in test mode. Stripe allows reads in proportion to payments (500 a payment in 30
 // days, at least 10,000 a month).
 //
-// Blocking: until all are read or ctx ends; 10,000 items take about 20 minutes.
+// Blocking: until all are read or ctx ends; 10,000 items take over half an hour.
 //
 // Errors: the configuration's; records that can't be ranged over twice; the end of ctx,
 // with the lines that were read till then. An item whose total can't be read is a line
@@ -45,7 +45,7 @@ func (u *UsageRecords) Reconcile(ctx context.Context, records iter.Seq2[sink.Rec
 	if u.faults != nil {
 		return Reconciliation{Start: start, End: end}, u.faults
 	}
-	pace := readPace(u.cfg.Key)
+	pace := paceOf(u.cfg.Key, liveLookups/4, testLookups/4) // two lookups each leave half for deliveries
 	c := reconciler{u.second, func(ctx context.Context, r sink.Record) account {
 		a := account{subject: r.Subject, start: start.Unix(), end: end.Unix(), way: way{kind: r.Kind}}
 		if a.err = turn(ctx, pace); a.err == nil {

@@ -167,6 +167,7 @@ func TestReconcileUsageRecordsOfTheRunningPeriod(t *testing.T) {
 		"only past ones": {past, 0},
 		"no bounds":      {`{"id":"sis_1","total_usage":5,"period":{"start":null,"end":null}},` + past, 5},
 		"no period":      {`null,{"id":"sis_1","total_usage":5},` + past, 5},
+		"no start":       {`{"id":"sis_1","total_usage":5,"period":{"start":null,"end":948412800}},` + past, 5},
 		"no end":         {`{"id":"sis_1","total_usage":5,"period":{"start":944000000,"end":null}},` + past, 5},
 	} {
 		inBubble(t, name, func(t *testing.T) {
@@ -186,7 +187,8 @@ func TestReconcileUsageRecordsOfTheRunningPeriod(t *testing.T) {
 			require.NoError(t, got.Lines[0].Err)
 			require.Equal(t, test.billed, got.Lines[0].Billed)
 			require.Equal(t, test.billed-5, got.Lines[0].Difference)
-			require.True(t, got.Lines[0].End.Equal(time.Now().AddDate(0, 0, 20)))
+			require.WithinDuration(t, time.Now().AddDate(0, 0, -10), got.Lines[0].Start, time.Second)
+			require.WithinDuration(t, time.Now().AddDate(0, 0, 20), got.Lines[0].End, time.Second)
 		})
 	}
 }
@@ -251,30 +253,41 @@ func TestReconcileUsageRecordsGoesOnAfterAFailure(t *testing.T) {
 	}
 }
 
-func TestReconcileUsageRecordsEndsWithItsContext(t *testing.T) {
+// It leaves half of the lookups to deliveries, and ends with its context.
+func TestReconcileUsageRecordsKeepsItsPace(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newRegister(t, nil)
-		var l books
-		for n := range 50 {
-			id := fmt.Sprintf("cus_n%d", n)
-			b.subscribe(id, "price_sum")
-			l.add(sink.Delivered, of(usage(-9, 7), id, feature))
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		got, err := b.sink.Reconcile(ctx, l.all(), time.Now().Add(-time.Hour), time.Now())
-		require.Error(t, err)
-		require.Len(t, got.Lines, 50)
-		unread := 0
-		for _, line := range got.Lines {
-			if line.Err != nil {
-				unread++
+	for key, perSecond := range map[string]int{testKey: 1, "sk_live_canary4711": 5} {
+		inBubble(t, key[:7], func(t *testing.T) {
+			b := newRegister(t, func(c *stripesink.UsageRecordsConfig) { c.Key = key })
+			b.Key = key
+			var l books
+			for n := range 51 {
+				id := fmt.Sprintf("cus_n%d", n)
+				b.subscribe(id, "price_sum")
+				l.add(sink.Delivered, of(usage(-9, 7), id, feature))
 			}
-		}
-		require.Greater(t, unread, 20)
-		require.Less(t, unread, 50)
-	})
+			began := time.Now()
+			got, err := b.sink.Reconcile(t.Context(), l.all(), began.Add(-time.Hour), began)
+			require.NoError(t, err)
+			require.Len(t, got.Differences(), 51)
+			require.InDelta(t, 50/float64(perSecond), time.Since(began).Seconds(), 0.1)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second+10*time.Millisecond)
+			defer cancel()
+			got, err = b.sink.Reconcile(ctx, l.all(), began.Add(-time.Hour), began)
+			require.Error(t, err)
+			require.Len(t, got.Lines, 51, "what was not read says so")
+			read := 0
+			for _, line := range got.Lines {
+				if line.Err == nil {
+					read++
+				} else {
+					require.ErrorContains(t, line.Err, "not read")
+				}
+			}
+			require.InDelta(t, 5*perSecond, read, 2)
+		})
+	}
 }
 
 // Whatever is used and lost, the difference is what was lost.

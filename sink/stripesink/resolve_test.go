@@ -264,6 +264,35 @@ func TestReplacedItem(t *testing.T) {
 	}
 }
 
+// A customer who cancels may subscribe again.
+func TestCanceledSubscription(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newRegister(t, nil)
+			sub := b.subscribe("cus_2", "price_sum")
+			r := usage(-5, 1)
+			r.Subject = "cus_2"
+			outcome, _ := b.deliver(t, r)
+			require.Equal(t, sink.Delivered, outcome)
+			b.ChangeSubscription(sub.ID, func(s *stripetest.Subscription) { s.Status = "canceled" })
+			if again {
+				b.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: []stripetest.Item{{ID: "si_new", Price: "price_sum"}}})
+			}
+			time.Sleep(time.Hour)
+			next := usage(-5, 10)
+			next.Subject = r.Subject
+			outcomes := b.settle(t.Context(), t, []sink.Record{next})
+			if again {
+				require.Equal(t, sink.Delivered, outcomes[0])
+				require.EqualValues(t, 10, b.Billed("si_new", time.Now()))
+			} else {
+				require.Equal(t, sink.Rejected, outcomes[0])
+			}
+		})
+	}
+}
+
 // What may stand on the old item must not be set on the new one, too.
 func TestDoubtStaysWithItsItem(t *testing.T) {
 	t.Parallel()

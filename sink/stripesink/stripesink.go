@@ -1,6 +1,7 @@
-// Package stripesink bills usage through Stripe's billing meters.
+// Package stripesink bills usage through Stripe's billing meters or, with
+// [UsageRecords], through the older usage records of metered prices.
 //
-// Each record becomes one meter event (API v1, POST /v1/billing/meter_events): the
+// With billing meters, each record becomes one meter event (API v1, POST /v1/billing/meter_events): the
 // record's quantity as its value, its subject as the customer, its ID as the
 // event's identifier, and the last second of its window as the timestamp.
 //
@@ -30,8 +31,23 @@
 // Stripe answers 200 before it has looked for the customer and the meter, and
 // reports an event that it can't bill later, elsewhere. Call meter's Prepare at
 // the start: it refuses a meter that is missing, inactive, or adds up something
-// else, and one of the other mode than the key's. Records whose subject is no customer ID are rejected unsent, for Stripe
-// would accept them and bill nobody.
+// else, and one of the other mode than the key's. Records whose subject is no customer
+// ID, and leads to none, are not sent, for Stripe would accept them and bill nobody.
+//
+// # Who is billed
+//
+// A subject is a customer, "cus_…". Where SubjectMetadata names a field of
+// subscriptions, it may also be what that field holds, such as the ID of a license
+// key, or the ID of a subscription or one of its items. It must lead to one customer,
+// and for usage records to one item with a price of the feature, among subscriptions
+// that are active, trialing, past due or unpaid: what was used is owed, and who may
+// call is decided elsewhere. Where it leads to nobody or to several, the error is
+// [ErrNotFound] or [ErrAmbiguous], and the count is kept.
+//
+// What is found is remembered for four hours, and till the billing period ends, for
+// Stripe limits reads (500 a payment in 30 days, at least 10,000 a month). What is not
+// found is looked up again after a minute. Stripe's search by metadata is a minute
+// behind, in bad times an hour, and is not to be had in India.
 //
 // # After a delivery
 //
@@ -52,8 +68,8 @@
 //
 // # Levels
 //
-// A feature of kind [sink.Last] is a level, such as seats: what Meter.Set said last
-// in each window. Three kinds of billing meter can bill it, and Prepare refuses any
+// A feature of kind [sink.Last] is a level, such as seats: what Feature.Set said
+// last in each window. Three kinds of billing meter can bill it, and Prepare refuses any
 // other:
 //
 //	formula last                             the period's last level

@@ -15,9 +15,59 @@ import (
 	"github.com/stripe/stripe-go/v76/usagerecordsummary"
 )
 
-// UsageRecords delivers records to Stripe's metered prices as legacy usage records
-// (API version 2023-10-16, POST /v1/subscription_items/{item}/usage_records). Create it
-// with [NewUsageRecords]. See the package's comment on usage records.
+// UsageRecords delivers records as usage records of Stripe's metered prices (API
+// version 2023-10-16, POST /v1/subscription_items/{item}/usage_records). Stripe calls
+// them legacy: versions from 2025-03-31 on are without them, and for how long the older
+// one is served is not known. Create it with [NewUsageRecords].
+//
+//	meter                    Stripe
+//	feature, kind Sum        metered price, aggregate_usage sum
+//	feature, kind Max        metered price, aggregate_usage max
+//	feature, kind Last       metered price, aggregate_usage last_during_period or last_ever
+//	subject                  subscription item, or what leads to one
+//	record                   usage record
+//
+// # What keeps a customer from being billed twice
+//
+// Of an item, Stripe keeps one quantity for each second, and action=set overwrites it.
+// So each record is set at a second that no other record of the item has. It follows
+// from the record alone, and so is the same on every attempt and after a restart; being
+// sent again changes nothing. Several processes may count for one item, each with an
+// Instance of its own in meter's Config, for each has seconds of its own.
+//
+// That holds while nobody else writes to the item, and each customer is identified in
+// one way: two subjects that lead to one item would share seconds. The sink rejects the
+// second of them where it sees both. A ledger that was thrown away, or is in memory
+// alone, does not know when its last window began: leave as many seconds between two
+// processes as Limits.MinWindow says.
+//
+// It also holds only while the billing period runs. A record in doubt is not sent again
+// once its period is over, or about to be: for some minutes Stripe may still take usage
+// of the period before, and what it then does with a second that was set already is
+// not verified. It is rejected, and a person decides.
+//
+// With Increment, a record is added up under its ID as the Idempotency-Key, which Stripe
+// knows again for 24 hours. An answer that Stripe has stored, such as a 500, is all that
+// it says in that time; the record then stays in doubt.
+//
+// # The ends of billing periods
+//
+// NextEnd has windows end where a known customer's period ends, and 15 s before, so
+// that usage is billed in the period in which it was used. Of the first usage of a
+// customer since the start of the process the end is not known yet: the window that
+// contains it is billed as of its begin, a level as of its end.
+//
+// What is delivered after the end is tried all the same, for Stripe may take it for some
+// minutes, which it doesn't guarantee. If it refuses, Late decides. A sum whose window
+// contains the begin of the running period, as with the first usage of a new
+// subscription, is added up within that period whatever Late says; a level is rejected.
+//
+// Every item with a period end of its own makes for two more windows a period, each a
+// record of everybody who used something in it. With very many customers whose periods
+// end at random times, windows become shorter, but not below Limits.MinWindow.
+//
+// None of this was tried against a live account: it rests on what Stripe documents and
+// others have seen.
 //
 // Concurrency: safe.
 type UsageRecords struct {

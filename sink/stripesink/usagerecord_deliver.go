@@ -75,10 +75,26 @@ func (u *UsageRecords) deliver(ctx context.Context, r sink.Record) (err error, h
 	switch {
 	case errors.Is(err, errGone):
 		u.payers.forget(r.Subject)
+	case errors.Is(err, errCanceled):
+		return u.canceled(ctx, r, p, err)
 	case errors.Is(err, errLate):
 		return u.late(ctx, r, p, err, surely)
 	}
 	return err, halt
+}
+
+// canceled decides about a record whose subscription is canceled: its subject may have
+// got another one since it was looked up.
+func (u *UsageRecords) canceled(ctx context.Context, r sink.Record, was payer, refused error) (err error, halt bool) {
+	u.payers.forget(r.Subject)
+	p, err := u.payers.item(ctx, r.Subject, u.cfg.Prices[r.Feature], time.Duration(math.MaxInt64))
+	switch {
+	case err == nil && p.item.id != was.item.id:
+		return errMoved(was, p), false
+	case err != nil && !waits(err):
+		return err, true
+	}
+	return refused, false
 }
 
 // second is where a record stands.
@@ -132,6 +148,10 @@ func (u *UsageRecords) post(ctx context.Context, r sink.Record, p payer, params 
 func errNoPrice(feature string) error {
 	return fmt.Errorf("%w: stripesink: no Stripe price for feature %q: its counts are kept; add it to UsageRecordsConfig.Prices, or keep its records off this route by Route.Match",
 		sink.ErrNotApplied, feature)
+}
+
+func errMoved(from, to payer) error {
+	return notSent(sink.ErrNotApplied, "its subject has just moved from item %s to %s", from.item.id, to.item.id)
 }
 
 func notSent(outcome error, format string, args ...any) error {

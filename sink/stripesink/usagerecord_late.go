@@ -28,7 +28,7 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	belongs, now := r.End.Unix() > p.contract.start, time.Now()
 	switch {
 	case p.item.id != was.item.id:
-		return notSent(sink.ErrNotApplied, "its subject has just moved from item %s to %s", was.item.id, p.item.id), false
+		return errMoved(was, p), false
 	case u.second(r) > p.contract.start && u.cfg.Increment && surely:
 		// Refused for a clock that was ahead, and stored under its key.
 		return u.add(ctx, r, p, trace{payer: p.item.id, moved: u.second(r), movedAt: now})

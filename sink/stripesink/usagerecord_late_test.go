@@ -74,6 +74,7 @@ func TestLateUsageIsRestamped(t *testing.T) {
 					c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				})
 				late := b.sleepIntoNextPeriod()
+				fault := fault
 				fault.On = "usage_records"
 				b.Script(stripetest.Fault{On: fault.On}, fault) // the second request adds it up
 				outcomes := b.settle(t.Context(), t, []sink.Record{late})
@@ -113,6 +114,7 @@ func TestDoubtIsNeverRestamped(t *testing.T) {
 				before := time.Now()
 				r := usage(0, 7)
 				r.Start, r.End = before.Add(-time.Minute), before
+				fault := fault
 				fault.On = "usage_records"
 				b.Script(fault)
 				outcome, _ := b.deliver(t, r)

@@ -26,6 +26,7 @@ func TestEveryFaultBillsAUsageRecordOnce(t *testing.T) {
 				for times := 1; times <= 3; times++ {
 					inBubble(t, fmt.Sprintf("%s, %s, %v x%d", way, on, fault, times), func(t *testing.T) {
 						b := newRegister(t, change)
+						fault := fault
 						fault.On = on
 						if on != "GET" { // there is one read only, of who pays
 							b.Script(stripetest.Fault{On: on}) // the first request passes

@@ -2,6 +2,7 @@ package stripesink_test
 
 import (
 	"errors"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/inprocess/meter/sink"
@@ -114,6 +115,10 @@ func TestPriceOfTheOtherMode(t *testing.T) {
 	t.Parallel()
 	b := newRegister(t, nil)
 	b.Live = true
+	server := httptest.NewTLSServer(b.Server) // plain HTTP may lead to a stand-in alone
+	t.Cleanup(server.Close)
+	b.change = func(c *stripesink.UsageRecordsConfig) { c.BaseURL = server.URL }
+	b.sink = b.through(t, server.Client())
 	err := b.sink.Prepare(t.Context(), []sink.Feature{{Name: feature}})
 	require.ErrorContains(t, err, "it belongs to live mode")
 }

@@ -24,11 +24,14 @@ const (
 // this record's event can lie tells: it is the record's quantity, so the record was
 // recorded ([sink.Delivered]); or it is 0, and again at least 3 hours later, so it was
 // not ([sink.Pending]). Any other total is [sink.InDoubt], and so is every record for
-// which the minute proves nothing: unless Config.SoleWriter is set, alone is true, the
-// kind is Sum, the quantity is at most 2^53, the meter is active, older than the
-// record, of formula sum, without a time window and no other feature's, and the whole
-// UTC minute of the event lies within the record's window. Windows of a minute, or of
-// whole minutes, that begin at whole minutes fit.
+// which the minute proves nothing. It proves something if
+//
+//   - Config.SoleWriter is set, SubjectMetadata is not, and alone is true;
+//   - the record is of instance 0, of kind Sum, and of a quantity up to 2^53;
+//   - its meter is active, older than the record, of formula sum, without a time window,
+//     and no other feature's;
+//   - the whole UTC minute of its event lies within its window, as it does if windows
+//     are of whole minutes and begin at whole minutes.
 //
 // The first total of 0 is remembered in memory, for the last 10,000 records: after a
 // restart the 3 hours begin anew.
