@@ -101,7 +101,7 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	}
 	// The merged record begins where the first input does. A series of which that
 	// input has a record with a history of its own would begin there twice.
-	taken, err := inputs[0].triedKeys(route)
+	taken, err := inputs[0].takenKeys(route)
 	if err != nil {
 		return err
 	}
@@ -276,9 +276,9 @@ func (l *Ledger) finishMerges(list []*sealed) error {
 	return nil
 }
 
-// triedKeys are the series of which this segment has a record that was attempted
-// on the route.
-func (sd *sealed) triedKeys(route int) (map[string]bool, error) {
+// takenKeys are the series of which this segment has a record on the route that is
+// not as it was when it was sealed: attempted, held, or part of a merge already.
+func (sd *sealed) takenKeys(route int) (map[string]bool, error) {
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	img, err := sd.load()
@@ -287,7 +287,7 @@ func (sd *sealed) triedKeys(route int) (map[string]bool, error) {
 	}
 	keys, entry := make(map[string]bool), sd.entry[route]
 	for _, block := range img.slots {
-		if sd.outcomes(block).first[entry] != 0 {
+		if o := sd.outcomes(block); o.states[entry] != unowed && !sd.fresh(block, o, entry) {
 			keys[string(img.key(block))] = true
 		}
 	}
