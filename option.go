@@ -63,9 +63,8 @@ func Unit(name string) FeatureOption {
 }
 
 // CountWhen decides by how a call ended whether it counts. By default it counts
-// when Err is nil, Status is below 400, it has not Panicked, and not both Gone and
-// nothing written (Status 0). nil is the default. rule must be fast and safe for
-// concurrent use.
+// when Err is nil, Status is below 400, and it is neither Panicked nor Unseen. nil
+// is the default. rule must be fast and safe for concurrent use.
 func CountWhen(rule func(Result) bool) Option {
 	return callOption(func(c *callConfig) { c.countWhen = rule })
 }
