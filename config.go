@@ -31,8 +31,9 @@ type Config struct {
 	// AllowUnknown lets a caller through of whom no verdict can be had, if it is
 	// known whom to bill. Default: refused with 503.
 	AllowUnknown bool
-	// Checker says who may call. nil: nobody is checked, and callers must bring a
-	// Subject. Shutdown closes it if it is an io.Closer.
+	// Checker says who may call. An error, a panic, or a verdict whose Until has passed
+	// is none. nil: nobody is checked, and callers must bring a Subject. Shutdown
+	// closes it if it is an io.Closer.
 	Checker license.Checker
 	// Identify is the default of every Middleware. nil: each names its own.
 	Identify Identify
