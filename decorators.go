@@ -64,7 +64,7 @@ func (c *Call) end(cfg *callConfig, returned bool, err error) error {
 	if !cfg.counts(Result{Err: err, Panicked: !returned}) {
 		return err
 	}
-	commit := c.Commit()
+	commit := c.settle()
 	if commit == nil {
 		return err
 	}

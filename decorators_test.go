@@ -40,15 +40,20 @@ func TestFunctions(t *testing.T) {
 			panics any
 			billed int64
 		}{
-			"value":          {fn: func(context.Context) (int, error) { return 7, nil }, value: 7, billed: 1},
-			"set":            {fn: func(ctx context.Context) (int, error) { return 7, SetQuantity(ctx, 5) }, value: 7, billed: 5},
-			"error":          {fn: func(context.Context) (int, error) { return 7, failed }, value: 7, err: failed},
-			"error, held":    {fn: func(ctx context.Context) (int, error) { return 7, errors.Join(failed, SetQuantity(ctx, 5)) }, opts: []Option{Hold(9)}, value: 7, err: failed},
-			"error counts":   {fn: func(context.Context) (int, error) { return 7, failed }, opts: []Option{evenFailed}, value: 7, err: failed, billed: 1},
-			"panic":          {fn: func(context.Context) (int, error) { panic("boom") }, panics: "boom"},
-			"panic counts":   {fn: func(context.Context) (int, error) { panic("boom") }, opts: []Option{evenFailed}, panics: "boom", billed: 1},
-			"never counts":   {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{CountWhen(func(Result) bool { return false })}, value: 7},
-			"quantity":       {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Quantity(3)}, value: 7, billed: 3},
+			"value":        {fn: func(context.Context) (int, error) { return 7, nil }, value: 7, billed: 1},
+			"set":          {fn: func(ctx context.Context) (int, error) { return 7, SetQuantity(ctx, 5) }, value: 7, billed: 5},
+			"error":        {fn: func(context.Context) (int, error) { return 7, failed }, value: 7, err: failed},
+			"error, held":  {fn: func(ctx context.Context) (int, error) { return 7, errors.Join(failed, SetQuantity(ctx, 5)) }, opts: []Option{Hold(9)}, value: 7, err: failed},
+			"error counts": {fn: func(context.Context) (int, error) { return 7, failed }, opts: []Option{evenFailed}, value: 7, err: failed, billed: 1},
+			"panic":        {fn: func(context.Context) (int, error) { panic("boom") }, panics: "boom"},
+			"panic counts": {fn: func(context.Context) (int, error) { panic("boom") }, opts: []Option{evenFailed}, panics: "boom", billed: 1},
+			"never counts": {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{CountWhen(func(Result) bool { return false })}, value: 7},
+			"quantity":     {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Quantity(3)}, value: 7, billed: 3},
+			"canceled": {fn: func(ctx context.Context) (int, error) {
+				call, _ := CallFrom(ctx)
+				call.Cancel()
+				return 7, nil
+			}, value: 7},
 			"nothing is set": {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Hold(3)}, value: 7},
 		} {
 			t.Run(form+"/"+name, func(t *testing.T) {

@@ -157,7 +157,7 @@ func (h *metered) end(x *exchange, r *http.Request, result Result) {
 	if !h.cfg.counts(result) {
 		return
 	}
-	err := call.Commit()
+	err := call.settle()
 	if err == nil {
 		return
 	}

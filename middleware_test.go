@@ -283,6 +283,24 @@ func TestMiddlewareCantCount(t *testing.T) {
 	}
 }
 
+// A handler may give its call away.
+func TestHandlerCancelsItsCall(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	f := m.Feature("f")
+	h := Middleware(f, Identify(bySubject))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call, ok := CallFrom(r.Context())
+		require.True(t, ok)
+		call.Cancel()
+	}))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("X-Subject", "s")
+	h.ServeHTTP(w, r)
+	require.Equal(t, 200, w.Code)
+	require.Zero(t, f.Total("s").Quantity)
+	require.Empty(t, m.logs.all())
+}
+
 // Counted before the server ends the response: clients that wait for that end find
 // the count there.
 func TestCountIsThereBeforeTheEnd(t *testing.T) {
