@@ -73,6 +73,21 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+func TestNilFunctionsPanicAtOnce(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	f := m.Feature("f")
+	ctx := context.Background() // without a caller: nobody is asked
+	for site, wire := range map[string]func(){
+		"Wrap":    func() { Wrap[int, int](f, nil) },
+		"Do":      func() { _ = Do(ctx, f, nil) },
+		"DoValue": func() { _, _ = DoValue[int](ctx, f, nil) },
+		"Seq":     func() { Seq[int](ctx, f, nil, nil) },
+	} {
+		require.Equal(t, "meter: "+site+` of feature "f" around a nil function`, panicOf(wire))
+	}
+}
+
 func TestFunctionsCantCount(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("failed")
@@ -165,12 +180,16 @@ func TestSeq(t *testing.T) {
 		"Quantity is ignored": {seq: elements("a"), opts: []Option{Quantity(9)}, want: []string{"a"}, billed: 1},
 		"CountWhen":           {seq: elements("a", broken), opts: []Option{CountWhen(func(r Result) bool { return r.Err != nil })}, want: []string{"a", ""}, errs: []error{broken}, billed: 1},
 		"bad option":          {seq: elements("a"), opts: []Option{Quantity(-1)}, want: []string{""}, errs: []error{ErrQuantity}},
-		"refused":             {seq: elements("a"), opts: []Option{Rate(0, 0)}, want: []string{""}, errs: []error{&RefusedError{}}},
+		"refused":             {seq: elements("a"), opts: []Option{Rate(0, 1)}, want: []string{""}, errs: []error{&RefusedError{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := open(t)
 			f := m.Feature("f")
+			if name == "refused" { // the allowance is used up
+				_, _, err := f.Begin(as("s"), test.opts...)
+				require.NoError(t, err)
+			}
 			var got []string
 			var errs []error
 			for v, err := range Seq(as("s"), f, test.seq, test.weigh, test.opts...) {

@@ -69,19 +69,19 @@ func Open(cfg Config) (*Meter, error) {
 	ledgerRoutes := make([]ledger.Route, len(cfg.Sinks))
 	deliveryRoutes := make([]delivery.Route, len(cfg.Sinks))
 	for i, r := range cfg.Sinks {
-		known := route{name: r.Name, sink: r.Sink, limits: delivery.LimitsOf(r.Sink)}
-		known.kinds, _ = r.Sink.(sink.Combiner)
+		known, address, err := learn(r)
+		if err != nil {
+			return nil, err
+		}
 		m.routes = append(m.routes, known)
 		ledgerRoutes[i] = ledger.Route{
 			Name:         r.Name,
+			Address:      address,
 			Match:        r.Match,
 			DedupeWindow: known.limits.DedupeWindow,
 			MaxAge:       known.limits.MaxAge,
 			MaxQuantity:  known.limits.MaxQuantity,
 			Timeout:      known.limits.Timeout,
-		}
-		if a, ok := r.Sink.(sink.Addressed); ok {
-			ledgerRoutes[i].Address = a.Address()
 		}
 		deliveryRoutes[i] = delivery.Route{Name: r.Name, Sink: r.Sink, Limits: known.limits}
 	}
@@ -104,6 +104,20 @@ func Open(cfg Config) (*Meter, error) {
 	}
 	m.delivery = delivery.Start(deliver)
 	return m, nil
+}
+
+// learn asks a sink what has to be known of it, once.
+func learn(r Route) (known route, address string, err error) {
+	known = route{name: r.Name, sink: r.Sink}
+	known.kinds, _ = r.Sink.(sink.Combiner)
+	err = asked("Limits", func() error { known.limits = delivery.LimitsOf(r.Sink); return nil })
+	if a, ok := r.Sink.(sink.Addressed); ok && err == nil {
+		err = asked("Address", func() error { address = a.Address(); return nil })
+	}
+	if err != nil {
+		err = fmt.Errorf("meter: route %q: the sink's %w", r.Name, err)
+	}
+	return known, address, err
 }
 
 func (c *Config) forLedger(routes []ledger.Route) ledger.Config {

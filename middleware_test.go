@@ -164,6 +164,7 @@ func TestMiddlewareWiring(t *testing.T) {
 	require.Contains(t, panicOf(func() { Middleware(f) }), "Config.Identify")
 	require.Contains(t, panicOf(func() { Middleware(f, Identify(nil)) }), "Config.Identify")
 	require.Contains(t, panicOf(func() { Middleware(f, KeyBearer())(nil) }), "nil handler")
+	require.Contains(t, panicOf(func() { Middleware(f, KeyBearer(), nil) }), "nil option")
 
 	from := func(subject string) Identify {
 		return func(*http.Request) (Caller, error) { return Caller{Subject: subject}, nil }

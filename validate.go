@@ -44,7 +44,7 @@ func (c *Config) validate() error {
 	if c.Checker != nil && isNil(c.Checker) {
 		f.add("Checker: a nil %T; leave the field empty for no check", c.Checker)
 	} else if v, ok := c.Checker.(sink.Validator); ok {
-		if err := v.Validate(); err != nil {
+		if err := asked("Validate", v.Validate); err != nil {
 			f.add("Checker: %w", err)
 		}
 	}
@@ -80,11 +80,21 @@ func (c *Config) validateRoutes(f *faults) {
 		if isNil(r.Sink) {
 			f.add("Sinks[%d] (%s): Sink: required", i, shown(r.Name))
 		} else if v, ok := r.Sink.(sink.Validator); ok {
-			if err := v.Validate(); err != nil {
+			if err := asked("Validate", v.Validate); err != nil {
 				f.add("Sinks[%d] (%s): %w", i, shown(r.Name), err)
 			}
 		}
 	}
+}
+
+// asked calls code of the user's, and makes an error of its panic.
+func asked(method string, call func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s panicked: %v", method, p)
+		}
+	}()
+	return call()
 }
 
 // isNil also finds a nil pointer or function inside the interface: it would
