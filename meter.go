@@ -166,10 +166,19 @@ func (m *Meter) declared() []sink.Feature {
 // Blocking: uses the network, until ctx ends.
 // Errors: what the sinks found, joined; ErrClosed.
 func (m *Meter) Prepare(ctx context.Context) error {
+	mustHave(ctx, "Prepare")
 	if m.closing.Load() {
 		return ErrClosed
 	}
 	return m.delivery.Prepare(ctx, m.declared())
+}
+
+// mustHave panics where the mistake is: further on it would be on a goroutine of the
+// meter's, and end the process.
+func mustHave(ctx context.Context, site string) {
+	if ctx == nil {
+		panic(fmt.Sprintf("meter: %s with a nil context; use context.Background()", site))
+	}
 }
 
 // Flush ends the running window and delivers everything that is open. Windows are
@@ -181,6 +190,7 @@ func (m *Meter) Prepare(ctx context.Context) error {
 // Blocking: uses the network, until ctx ends or everything open was tried once.
 // Errors: what the sinks said, when records stay open; ErrClosed; ctx's.
 func (m *Meter) Flush(ctx context.Context) error {
+	mustHave(ctx, "Flush")
 	if m.closing.Load() {
 		return ErrClosed
 	}

@@ -27,6 +27,7 @@ const closeGrace = 100 * time.Millisecond
 // callers wait for the same end, as long as their own context lasts.
 // Errors: *ShutdownError when something was left or went wrong.
 func (m *Meter) Shutdown(ctx context.Context) error {
+	mustHave(ctx, "Shutdown")
 	if m.closing.CompareAndSwap(false, true) {
 		m.stopErr = m.stop(ctx)
 		close(m.stopped)

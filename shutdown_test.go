@@ -170,6 +170,19 @@ func TestConcurrentShutdowns(t *testing.T) {
 	require.NoError(t, m.Shutdown(impatient), "an end that is there beats a context that has ended")
 }
 
+// A nil context panics where it was passed, and leaves nothing behind.
+func TestNilContexts(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	require.NoError(t, m.Feature("f").Add(t.Context(), "s", 1))
+	for site, call := range map[string]func(context.Context) error{"Flush": m.Flush, "Prepare": m.Prepare, "Shutdown": m.Shutdown} {
+		require.Equal(t, "meter: "+site+" with a nil context; use context.Background()",
+			panicOf(func() { _ = call(nil) })) //nolint:staticcheck // that is what is tested
+	}
+	require.EqualValues(t, 1, m.billed(t, "f", "s"))
+	require.NoError(t, m.Shutdown(t.Context()))
+}
+
 func TestShutdownErrorText(t *testing.T) {
 	t.Parallel()
 	require.EqualError(t, &ShutdownError{Pending: 3, Durable: true, Cause: context.DeadlineExceeded},

@@ -24,6 +24,18 @@ func TestFlushWithNothingOpen(t *testing.T) {
 	})
 }
 
+// A nil context must not wait for the dispatcher to stumble over it.
+func TestFlushWithoutAContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		d := begin(t, l, nil, newBiller(t, down(sink.ErrNotApplied)))
+		l.add("f", "s")
+		require.Panics(t, func() { _ = d.Flush(nil) }) //nolint:staticcheck // that is what is tested
+		require.Error(t, d.Flush(t.Context()))
+	})
+}
+
 func TestFlushWaitsForWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
