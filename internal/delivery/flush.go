@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -141,9 +140,9 @@ func (r *route) left(open int, lost, stopped error) error {
 			last = err
 		}
 	}
-	message := fmt.Sprintf("%d records still open", open)
+	message := many(open, "record", "records") + " still open"
 	if running > 0 {
-		message += fmt.Sprintf(", %d deliveries running", running)
+		message += ", " + many(running, "delivery", "deliveries") + " running"
 	}
 	return r.wrong(message, last)
 }
