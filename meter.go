@@ -27,6 +27,7 @@ type Meter struct {
 	ledger    *ledger.Ledger
 	delivery  *delivery.Delivery
 	routes    []route
+	home      home
 	telemetry *telemetry
 
 	mu       sync.Mutex
@@ -89,6 +90,7 @@ func Open(cfg Config) (*Meter, error) {
 	if m.ledger, err = ledger.Open(cfg.forLedger(ledgerRoutes)); err != nil {
 		return nil, err
 	}
+	m.home = homeOf(cfg.Dir)
 	if m.telemetry, err = newTelemetry(m); err != nil {
 		return nil, errors.Join(err, m.ledger.Close(context.Background()))
 	}
