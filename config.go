@@ -22,7 +22,8 @@ type Config struct {
 	// process loses what was not delivered.
 	Dir string
 	// Sinks are the routes to whoever bills, at most 8. None: counts are kept for
-	// Total and Books only.
+	// Total and Books only; they stay pending there, under the route "", and no route
+	// that is configured later bills them.
 	Sinks []Route
 
 	// Adopt is a glob of directories like Dir; those whose owner is dead are taken
@@ -92,8 +93,9 @@ type Route struct {
 	Sink sink.Sink
 	// Match says which records belong on this route. It is asked once for each, when
 	// its window ends, and the answer is remembered; it must be fast, for Flush and
-	// Shutdown wait for it. nil: all. What no route takes
-	// is billed to nobody, and stands in Books under the route "".
+	// Shutdown wait for it, and must not call the meter, which waits for it in turn.
+	// nil: all. What no route takes is billed to nobody, and stands in Books under the
+	// route "".
 	Match func(sink.Record) bool
 }
 

@@ -137,7 +137,9 @@ func listed(kinds []sink.Kind) string {
 //
 // Guarantee: nil says that the count is in the ledger: the end of the process
 // loses nothing, and a power cut at most Config.Sync.
-// Blocking: no, but for a power-safe count under SyncAlways.
+// Blocking: no, but for a power-safe count under SyncAlways, and when n would take
+// the window's record past what a sink takes (sink.Limits.MaxQuantity, at most
+// 2^53-1): then the window ends early, at most once a second, and Add waits for that.
 // Errors: ErrName, ErrQuantity, ErrKind, ErrFull, ErrClosed: not counted.
 // ErrUnsynced: counted.
 func (f *Feature) Add(ctx context.Context, subject string, n int64) error {

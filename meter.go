@@ -205,8 +205,8 @@ func (m *Meter) Flush(ctx context.Context) error {
 	return err
 }
 
-// Health says what is wrong right now, for a readiness probe that should alarm
-// but not stop traffic: counting goes on.
+// Health says what is wrong right now, for alerting; not for readiness or liveness
+// probes, for counting goes on.
 //
 // Errors: everything wrong with the directory and the routes, joined; ErrClosed
 // after Shutdown.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
@@ -34,10 +35,10 @@ func (c *Config) validate() error {
 	if c.MaxDisk < 0 {
 		f.add("MaxDisk: %d: must not be negative", c.MaxDisk)
 	}
-	f.duration("LockWait", c.LockWait, NoWait)
+	f.duration("LockWait", c.LockWait, named{"meter.NoWait", NoWait})
 	f.duration("Retain", c.Retain)
-	f.duration("Sync", c.Sync, SyncAlways, SyncNever)
-	f.duration("Window", c.Window, OnFlush)
+	f.duration("Sync", c.Sync, named{"meter.SyncAlways", SyncAlways}, named{"meter.SyncNever", SyncNever})
+	f.duration("Window", c.Window, named{"meter.OnFlush", OnFlush})
 	if c.Window > 0 && c.Window < time.Second {
 		f.add("Window: %v: must be at least 1s", c.Window)
 	}
@@ -52,16 +53,28 @@ func (c *Config) validate() error {
 	return errors.Join(f...)
 }
 
-func (f *faults) duration(field string, d time.Duration, named ...time.Duration) {
+// named is a negative duration that means something.
+type named struct {
+	name  string
+	value time.Duration
+}
+
+func (f *faults) duration(field string, d time.Duration, except ...named) {
 	if d >= 0 {
 		return
 	}
-	for _, n := range named {
-		if d == n {
+	var names []string
+	for _, n := range except {
+		if d == n.value {
 			return
 		}
+		names = append(names, n.name)
 	}
-	f.add("%s: %v: must not be negative", field, d)
+	text := "must not be negative"
+	if len(names) > 0 {
+		text += ", except " + strings.Join(names, " and ")
+	}
+	f.add("%s: %v: %s", field, d, text)
 }
 
 func (c *Config) validateRoutes(f *faults) {
