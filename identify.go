@@ -68,6 +68,9 @@ func single(values []string) (string, error) {
 func KeyHeader(name string) Identify {
 	mustBeToken("KeyHeader", name)
 	canonical := textproto.CanonicalMIMEHeaderKey(name)
+	if canonical == "Host" {
+		panic("meter: KeyHeader: net/http takes Host out of the headers, and it names the server, not the caller; use a header of its own")
+	}
 	challenge := fmt.Sprintf("ApiKey realm=%q, header=%q", realm, name)
 	return func(r *http.Request) (Caller, error) {
 		key, err := single(r.Header[canonical])
