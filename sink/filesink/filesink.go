@@ -169,7 +169,7 @@ func (s *Sink) Close() error {
 	s.closed = true
 	err := s.closeFile()
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, unlock(s.lock), s.lock.Close())
 		s.lock = nil
 	}
 	if err != nil {
