@@ -83,6 +83,12 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 		}
 		return who.Subject, nil
 	}
+	if err := badKey(who.Key.Reveal()); err != nil {
+		return "", f.refusal(license.NoKey, "", err)
+	}
+	if why := badValue(who.Machine, maxMachine); why != "" {
+		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: machine: %s", ErrName, why))
+	}
 	v, err := ask(ctx, m.cfg.Checker, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
 	subject := who.Subject
 	if err == nil && v.Subject != "" {

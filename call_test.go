@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -238,6 +239,9 @@ func TestRefusals(t *testing.T) {
 		"verdict without a subject":    {who: key("nameless"), status: 503, reason: license.Unavailable, cause: ErrNoCaller},
 		"nobody":                       {who: Caller{}, status: 401, reason: license.NoKey, cause: ErrNoCaller},
 		"machine only":                 {who: Caller{Machine: "m"}, status: 401, reason: license.NoKey, cause: ErrNoCaller},
+		"key of 10 MB":                 {who: key(strings.Repeat("k", 10<<20)), status: 401, reason: license.NoKey, cause: errLongKey},
+		"key with a control character": {who: key("go\nod"), status: 401, reason: license.NoKey, cause: errBadKey},
+		"machine of 1 MB":              {who: Caller{Key: license.NewKey("good"), Machine: strings.Repeat("m", 1<<20)}, status: 401, reason: license.NoKey, cause: ErrName},
 		"not found":                    {who: key("?"), status: 403, reason: license.NotFound},
 		"expired":                      {who: key("expired"), status: 403, reason: license.Expired},
 		"blocked":                      {who: key("blocked"), status: 403, reason: license.Blocked},

@@ -37,15 +37,24 @@ var (
 
 // keyed makes a Caller of a key. It must not copy what may be 10 MB.
 func keyed(key, challenge string) (Caller, error) {
-	switch {
-	case key == "":
+	if key == "" {
 		return unkeyed(ErrNoCaller, challenge)
-	case len(key) > maxKey:
-		return unkeyed(errLongKey, challenge)
-	case hasControl(key):
-		return unkeyed(errBadKey, challenge)
+	}
+	if err := badKey(key); err != nil {
+		return unkeyed(err, challenge)
 	}
 	return Caller{Key: license.NewKey(key)}, nil
+}
+
+// badKey says what is wrong with a key; nil also if there is none.
+func badKey(key string) error {
+	switch {
+	case len(key) > maxKey:
+		return errLongKey
+	case hasControl(key):
+		return errBadKey
+	}
+	return nil
 }
 
 func unkeyed(why error, challenge string) (Caller, error) {
