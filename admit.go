@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -81,7 +83,13 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 		}
 		return who.Subject, nil
 	}
-	v, err := m.cfg.Checker.Check(ctx, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
+	if err := badKey(who.Key.Reveal()); err != nil {
+		return "", f.refusal(license.NoKey, "", err)
+	}
+	if why := badValue(who.Machine, maxMachine); why != "" {
+		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: machine: %s", ErrName, why))
+	}
+	v, err := ask(ctx, m.cfg.Checker, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
 	subject := who.Subject
 	if err == nil && v.Subject != "" {
 		subject = v.Subject
@@ -91,6 +99,8 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 	}
 	if err != nil {
 		v = license.Verdict{} // unknown, whatever came with the error
+	} else if !v.Until.IsZero() && !time.Now().Before(v.Until) {
+		v.Status, err = license.Unknown, errUntil
 	}
 	*verdict = v
 	switch {
@@ -110,6 +120,32 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 	return subject, nil
 }
 
+var errUntil = errors.New("meter: the verdict was valid until a time that has passed")
+
+// ask turns a panic into an error, for a Checker's bug must not end connections.
+func ask(ctx context.Context, c license.Checker, q license.Query) (v license.Verdict, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = license.Verdict{}, &checkerPanic{p, debug.Stack()}
+		}
+	}()
+	return c.Check(ctx, q)
+}
+
+// checkerPanic tells of a panic without its text, which may hold a key; the
+// runtime's own texts don't.
+type checkerPanic struct {
+	value any
+	stack []byte
+}
+
+func (e *checkerPanic) Error() string {
+	if err, ok := e.value.(runtime.Error); ok {
+		return "meter: the Checker panicked: " + err.Error()
+	}
+	return fmt.Sprintf("meter: the Checker panicked with a %T", e.value)
+}
+
 func (f *Feature) refusal(reason license.Reason, subject string, cause error) *RefusedError {
 	return &RefusedError{Feature: f.name, Subject: subject, Reason: reason, Cause: cause}
 }
@@ -124,6 +160,9 @@ func (f *Feature) warn(ctx context.Context, why string, err error) {
 		attrs := []slog.Attr{slog.String("because", why), slog.String("feature", f.name)}
 		if err != nil {
 			attrs = append(attrs, slog.Any("error", err))
+		}
+		if p, ok := errors.AsType[*checkerPanic](err); ok {
+			attrs = append(attrs, slog.String("stack", string(p.stack)))
 		}
 		f.meter.log().LogAttrs(ctx, slog.LevelWarn, "meter: calls are refused (told once a minute)", attrs...)
 	}

@@ -2,6 +2,7 @@ package meter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -211,6 +212,15 @@ func (c *Call) commit() error {
 	return c.count(n)
 }
 
+// settle is Commit for the wrappers: that the callee has canceled its call is no
+// error.
+func (c *Call) settle() error {
+	if err := c.Commit(); !errors.Is(err, ErrNotMetered) {
+		return err
+	}
+	return nil
+}
+
 // count brings n to the ledger.
 func (c *Call) count(n int64) error {
 	switch {
@@ -227,7 +237,8 @@ func (c *Call) count(n int64) error {
 }
 
 // Cancel ends the call without counting it. After Commit, and on a nil Call, it
-// does nothing, so that it can be deferred at once.
+// does nothing, so that it can be deferred at once. What runs inside [Middleware],
+// [Wrap], [Do] or [DoValue] may cancel its call, to give this one away.
 func (c *Call) Cancel() {
 	if c != nil {
 		c.move(func(int64) int64 { return canceled })

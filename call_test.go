@@ -3,7 +3,10 @@ package meter
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -204,7 +207,12 @@ func TestOutsideOfCalls(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
+	past, future := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
 	checker := static(map[string]license.Verdict{
+		"ended":     {Status: license.Allowed, Subject: "cus_1", Until: past},
+		"was out":   {Status: license.Denied, Reason: license.Expired, Subject: "cus_1", Until: past},
+		"running":   {Status: license.Allowed, Subject: "cus_1", Until: future},
+		"is out":    {Status: license.Denied, Reason: license.Expired, Subject: "cus_1", Until: future},
 		"good":      allowed("cus_1"),
 		"nameless":  {Status: license.Allowed},
 		"expired":   {Status: license.Denied, Reason: license.Expired, Subject: "cus_1"},
@@ -231,6 +239,9 @@ func TestRefusals(t *testing.T) {
 		"verdict without a subject":    {who: key("nameless"), status: 503, reason: license.Unavailable, cause: ErrNoCaller},
 		"nobody":                       {who: Caller{}, status: 401, reason: license.NoKey, cause: ErrNoCaller},
 		"machine only":                 {who: Caller{Machine: "m"}, status: 401, reason: license.NoKey, cause: ErrNoCaller},
+		"key of 10 MB":                 {who: key(strings.Repeat("k", 10<<20)), status: 401, reason: license.NoKey, cause: errLongKey},
+		"key with a control character": {who: key("go\nod"), status: 401, reason: license.NoKey, cause: errBadKey},
+		"machine of 1 MB":              {who: Caller{Key: license.NewKey("good"), Machine: strings.Repeat("m", 1<<20)}, status: 401, reason: license.NoKey, cause: ErrName},
 		"not found":                    {who: key("?"), status: 403, reason: license.NotFound},
 		"expired":                      {who: key("expired"), status: 403, reason: license.Expired},
 		"blocked":                      {who: key("blocked"), status: 403, reason: license.Blocked},
@@ -243,6 +254,13 @@ func TestRefusals(t *testing.T) {
 		"zero verdict":                 {who: key("unknown"), status: 503, reason: license.Unavailable},
 		"zero verdict, host subject":   {who: Caller{Key: license.NewKey("unknown"), Subject: "cus_9"}, status: 503, reason: license.Unavailable},
 		"malformed verdict":            {who: key("malformed"), status: 503, reason: license.Unavailable, cause: ErrName},
+		"panic":                        {who: key("panic"), status: 503, reason: license.Unavailable},
+		"verdict until now":            {who: key("ended"), status: 503, reason: license.Unavailable, cause: errUntil},
+		"denial until now":             {who: key("was out"), status: 503, reason: license.Unavailable, cause: errUntil},
+		"verdict until later":          {who: key("running"), billed: "cus_1"},
+		"denial until later":           {who: key("is out"), status: 403, reason: license.Expired},
+		"panic, unknown allowed":       {change: allowUnknown, who: Caller{Key: license.NewKey("panic"), Subject: "cus_9"}, billed: "cus_9"},
+		"until now, unknown allowed":   {change: allowUnknown, who: key("ended"), billed: "cus_1"},
 		"down, unknown allowed":        {change: allowUnknown, who: Caller{Key: license.NewKey("down"), Subject: "cus_9"}, billed: "cus_9"},
 		"down, unknown, no subject":    {change: allowUnknown, who: key("down"), status: 503, reason: license.Unavailable, cause: ErrNoCaller},
 		"denied, unknown allowed":      {change: allowUnknown, who: key("expired"), status: 403, reason: license.Expired},
@@ -318,6 +336,39 @@ func TestKeyWithoutCheckerIsToldOnce(t *testing.T) {
 	require.NotContains(t, m.logs.all()[0], "canary")
 }
 
+// What a Checker's bug says may hold the key; where it is, doesn't.
+func TestCheckerPanicsIsLogged(t *testing.T) {
+	t.Parallel()
+	for text, v := range map[string]any{
+		"panicked with a string":           "no row for canary-key",
+		"panicked with a *errors.errorStr": errors.New("no row for canary-key"),
+		"panicked: runtime error: index":   nil,
+	} {
+		m := open(t, func(c *Config) {
+			c.Checker = license.CheckerFunc(func(_ context.Context, q license.Query) (license.Verdict, error) {
+				if v == nil {
+					_ = []int{}[len(q.Feature)]
+				}
+				panic(v)
+			})
+		})
+		f := m.Feature("f", KeyHeader("X-Key"))
+		for range 2 {
+			w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("X-Key", "canary-key")
+			Middleware(f)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("ran") })).ServeHTTP(w, r)
+			require.Equal(t, 503, w.Code)
+			require.NotContains(t, w.Body.String(), "canary")
+		}
+		logs := m.logs.all()
+		require.Len(t, logs, 1)
+		require.Contains(t, logs[0], "WARN")
+		require.Contains(t, logs[0], text)
+		require.Contains(t, logs[0], "TestCheckerPanicsIsLogged", "the stack")
+		require.NotContains(t, logs[0], "canary")
+	}
+}
+
 func TestOutageIsToldOnceAMinute(t *testing.T) {
 	t.Parallel()
 	m := open(t, func(c *Config) { c.Checker = static(nil) })
@@ -367,7 +418,8 @@ func TestRate(t *testing.T) {
 		require.NoError(t, begin("a"))
 		require.NoError(t, begin("a", Rate(rate.Inf, 0)), "a call site's own")
 		require.Error(t, begin("a", Rate(2, 3)), "the same allowance wherever it stands")
-		require.Zero(t, asRefused(t, begin("c", Rate(0, 0))).RetryAfter, "never")
+		require.NoError(t, begin("c", Rate(0, 1)))
+		require.Zero(t, asRefused(t, begin("c", Rate(0, 1))).RetryAfter, "never")
 		slow := Rate(rate.Limit(1e-300), 1)
 		require.NoError(t, begin("d", slow))
 		require.Equal(t, maxRetryAfter, asRefused(t, begin("d", slow)).RetryAfter)
@@ -414,22 +466,27 @@ func TestBadCallOptions(t *testing.T) {
 	t.Parallel()
 	m := open(t)
 	f, peak := m.Feature("f"), m.Feature("peak", Kind(sink.Max))
+	nothing := func(context.Context) error { return nil }
 	for name, opt := range map[string]Option{
 		"quantity": Quantity(-1), "hold": Hold(-1), "too much": Quantity(1 << 53),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := f.Begin(as("s"), opt)
 			require.ErrorIs(t, err, ErrQuantity)
-			require.ErrorIs(t, Do(as("s"), f, nil, opt), ErrQuantity)
+			require.ErrorIs(t, Do(as("s"), f, nothing, opt), ErrQuantity)
 			require.Contains(t, panicOf(func() { Middleware(f, KeyBearer(), opt) }), `"f"`)
 			require.Contains(t, panicOf(func() { Wrap(f, func(context.Context, int) (int, error) { return 0, nil }, opt) }), `"f"`)
 		})
 	}
-	_, _, err := f.Begin(as("s"), Rate(-1, 0))
-	require.ErrorContains(t, err, "Rate")
+	_, _, err := f.Begin(as("s"), Rate(-1, 1))
+	require.ErrorContains(t, err, "limit")
+	_, _, err = f.Begin(as("s"), Rate(0, 0))
+	require.ErrorContains(t, err, "burst")
+	_, _, err = f.Begin(as("s"), Quantity(1), nil)
+	require.ErrorContains(t, err, "nil option")
 	_, _, err = peak.Begin(as("s"))
 	require.ErrorIs(t, err, ErrKind)
-	require.ErrorIs(t, Do(as("s"), peak, nil), ErrKind)
+	require.ErrorIs(t, Do(as("s"), peak, nothing), ErrKind)
 	require.Contains(t, panicOf(func() { Middleware(peak, KeyBearer()) }), "use Set")
 }
 

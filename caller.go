@@ -13,7 +13,7 @@ import (
 type Caller struct {
 	Key     license.Key // what the caller presented: a secret
 	Subject string      // whom the host has authenticated
-	Machine string      // where the caller runs, for licenses bound to machines
+	Machine string      // where the caller runs, for licenses bound to machines; at most 256 bytes
 }
 
 type callerKey struct{}

@@ -22,7 +22,8 @@ type Config struct {
 	// process loses what was not delivered.
 	Dir string
 	// Sinks are the routes to whoever bills, at most 8. None: counts are kept for
-	// Total and Books only.
+	// Total and Books only; they stay pending there, under the route "", and no route
+	// that is configured later bills them.
 	Sinks []Route
 
 	// Adopt is a glob of directories like Dir; those whose owner is dead are taken
@@ -31,8 +32,9 @@ type Config struct {
 	// AllowUnknown lets a caller through of whom no verdict can be had, if it is
 	// known whom to bill. Default: refused with 503.
 	AllowUnknown bool
-	// Checker says who may call. nil: nobody is checked, and callers must bring a
-	// Subject. Shutdown closes it if it is an io.Closer.
+	// Checker says who may call. An error, a panic, or a verdict whose Until has passed
+	// is none. nil: nobody is checked, and callers must bring a Subject. Shutdown
+	// closes it if it is an io.Closer.
 	Checker license.Checker
 	// Identify is the default of every Middleware. nil: each names its own.
 	Identify Identify
@@ -97,8 +99,9 @@ type Route struct {
 	Sink sink.Sink
 	// Match says which records belong on this route. It is asked once for each, when
 	// its window ends, and the answer is remembered; it must be fast, for Flush and
-	// Shutdown wait for it. nil: all. What no route takes
-	// is billed to nobody, and stands in Books under the route "".
+	// Shutdown wait for it, and must not call the meter, which waits for it in turn.
+	// nil: all. What no route takes is billed to nobody, and stands in Books under the
+	// route "".
 	Match func(sink.Record) bool
 }
 

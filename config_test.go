@@ -23,6 +23,23 @@ type faultyChecker struct{ license.CheckerFunc }
 
 func (faultyChecker) Validate() error { return errors.New("ProductID: required") }
 
+// panicky panics where a meter that opens asks it something.
+type panicky struct {
+	*memsink.Sink
+	license.CheckerFunc
+	in string
+}
+
+func (p panicky) Validate() error     { p.bug("Validate"); return nil }
+func (p panicky) Limits() sink.Limits { p.bug("Limits"); return sink.Limits{} }
+func (p panicky) Address() string     { p.bug("Address"); return "" }
+
+func (p panicky) bug(in string) {
+	if p.in == in {
+		panic("a bug in " + in)
+	}
+}
+
 func TestOpenRefusesBadConfigs(t *testing.T) {
 	t.Parallel()
 	route := func(name string) Route { return Route{Name: name, Sink: memsink.New()} }
@@ -41,14 +58,18 @@ func TestOpenRefusesBadConfigs(t *testing.T) {
 		"nil pointer":        {Config{Dir: InMemory, Sinks: []Route{{Name: "a", Sink: nilSink}}}, []string{"Sink: required"}},
 		"nil function":       {Config{Dir: InMemory, Sinks: []Route{{Name: "a", Sink: sink.Func(nil)}}}, []string{"Sink: required"}},
 		"sink finds faults":  {Config{Dir: InMemory, Sinks: []Route{{Name: "stripe", Sink: faulty{memsink.New()}}}}, []string{`Config.Sinks[0] ("stripe"):`, "Key: required", "Meters: empty"}},
+		"validate panics":    {Config{Dir: InMemory, Sinks: []Route{{Name: "v", Sink: panicky{Sink: memsink.New(), in: "Validate"}}}}, []string{`Config.Sinks[0] ("v"): Validate panicked: a bug in Validate`}},
+		"limits panics":      {Config{Dir: InMemory, Sinks: []Route{{Name: "l", Sink: panicky{Sink: memsink.New(), in: "Limits"}}}}, []string{`route "l"`, "Limits panicked: a bug in Limits"}},
+		"address panics":     {Config{Dir: InMemory, Sinks: []Route{{Name: "a", Sink: panicky{Sink: memsink.New(), in: "Address"}}}}, []string{`route "a"`, "Address panicked: a bug in Address"}},
+		"checker panics":     {Config{Dir: InMemory, Checker: panicky{in: "Validate"}}, []string{"Config.Checker: Validate panicked"}},
 		"checker":            {Config{Dir: InMemory, Checker: faultyChecker{}}, []string{"Config.Checker: ProductID: required"}},
 		"no such instance":   {Config{Dir: InMemory, Instance: 60}, []string{"Config.Instance: 60"}},
 		"negative disk":      {Config{Dir: InMemory, MaxDisk: -1}, []string{"Config.MaxDisk"}},
-		"negative retain":    {Config{Dir: InMemory, Retain: -1}, []string{"Config.Retain"}},
-		"negative window":    {Config{Dir: InMemory, Window: -2}, []string{"Config.Window"}},
+		"negative retain":    {Config{Dir: InMemory, Retain: -1}, []string{"Config.Retain: -1ns: must not be negative"}},
+		"negative window":    {Config{Dir: InMemory, Window: -2}, []string{"Config.Window: -2ns: must not be negative, except meter.OnFlush"}},
 		"window too short":   {Config{Dir: InMemory, Window: time.Millisecond}, []string{"Config.Window: 1ms"}},
-		"negative sync":      {Config{Dir: InMemory, Sync: -3}, []string{"Config.Sync"}},
-		"negative lock wait": {Config{Dir: InMemory, LockWait: -2}, []string{"Config.LockWait"}},
+		"negative sync":      {Config{Dir: InMemory, Sync: -3}, []string{"Config.Sync: -3ns: must not be negative, except meter.SyncAlways and meter.SyncNever"}},
+		"negative lock wait": {Config{Dir: InMemory, LockWait: -2}, []string{"Config.LockWait: -2ns: must not be negative, except meter.NoWait"}},
 		"bad glob":           {Config{Dir: "d", Adopt: "[a"}, []string{"Config.Adopt"}},
 		"adopt in memory":    {Config{Dir: InMemory, Adopt: "a*"}, []string{"Config.Adopt"}},
 		"all at once": {Config{MaxDisk: -1, Retain: -1, Window: -2, Sync: -3, LockWait: -4, Sinks: []Route{{}, {Name: "a"}, route("a")}},

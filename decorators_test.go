@@ -40,15 +40,20 @@ func TestFunctions(t *testing.T) {
 			panics any
 			billed int64
 		}{
-			"value":          {fn: func(context.Context) (int, error) { return 7, nil }, value: 7, billed: 1},
-			"set":            {fn: func(ctx context.Context) (int, error) { return 7, SetQuantity(ctx, 5) }, value: 7, billed: 5},
-			"error":          {fn: func(context.Context) (int, error) { return 7, failed }, value: 7, err: failed},
-			"error, held":    {fn: func(ctx context.Context) (int, error) { return 7, errors.Join(failed, SetQuantity(ctx, 5)) }, opts: []Option{Hold(9)}, value: 7, err: failed},
-			"error counts":   {fn: func(context.Context) (int, error) { return 7, failed }, opts: []Option{evenFailed}, value: 7, err: failed, billed: 1},
-			"panic":          {fn: func(context.Context) (int, error) { panic("boom") }, panics: "boom"},
-			"panic counts":   {fn: func(context.Context) (int, error) { panic("boom") }, opts: []Option{evenFailed}, panics: "boom", billed: 1},
-			"never counts":   {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{CountWhen(func(Result) bool { return false })}, value: 7},
-			"quantity":       {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Quantity(3)}, value: 7, billed: 3},
+			"value":        {fn: func(context.Context) (int, error) { return 7, nil }, value: 7, billed: 1},
+			"set":          {fn: func(ctx context.Context) (int, error) { return 7, SetQuantity(ctx, 5) }, value: 7, billed: 5},
+			"error":        {fn: func(context.Context) (int, error) { return 7, failed }, value: 7, err: failed},
+			"error, held":  {fn: func(ctx context.Context) (int, error) { return 7, errors.Join(failed, SetQuantity(ctx, 5)) }, opts: []Option{Hold(9)}, value: 7, err: failed},
+			"error counts": {fn: func(context.Context) (int, error) { return 7, failed }, opts: []Option{evenFailed}, value: 7, err: failed, billed: 1},
+			"panic":        {fn: func(context.Context) (int, error) { panic("boom") }, panics: "boom"},
+			"panic counts": {fn: func(context.Context) (int, error) { panic("boom") }, opts: []Option{evenFailed}, panics: "boom", billed: 1},
+			"never counts": {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{CountWhen(func(Result) bool { return false })}, value: 7},
+			"quantity":     {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Quantity(3)}, value: 7, billed: 3},
+			"canceled": {fn: func(ctx context.Context) (int, error) {
+				call, _ := CallFrom(ctx)
+				call.Cancel()
+				return 7, nil
+			}, value: 7},
 			"nothing is set": {fn: func(context.Context) (int, error) { return 7, nil }, opts: []Option{Hold(3)}, value: 7},
 		} {
 			t.Run(form+"/"+name, func(t *testing.T) {
@@ -65,6 +70,21 @@ func TestFunctions(t *testing.T) {
 				require.Equal(t, test.billed, m.billed(t, "f", "s"))
 			})
 		}
+	}
+}
+
+func TestNilFunctionsPanicAtOnce(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	f := m.Feature("f")
+	ctx := context.Background() // without a caller: nobody is asked
+	for site, wire := range map[string]func(){
+		"Wrap":    func() { Wrap[int, int](f, nil) },
+		"Do":      func() { _ = Do(ctx, f, nil) },
+		"DoValue": func() { _, _ = DoValue[int](ctx, f, nil) },
+		"Seq":     func() { Seq[int](ctx, f, nil, nil) },
+	} {
+		require.Equal(t, "meter: "+site+` of feature "f" around a nil function`, panicOf(wire))
 	}
 }
 
@@ -160,12 +180,16 @@ func TestSeq(t *testing.T) {
 		"Quantity is ignored": {seq: elements("a"), opts: []Option{Quantity(9)}, want: []string{"a"}, billed: 1},
 		"CountWhen":           {seq: elements("a", broken), opts: []Option{CountWhen(func(r Result) bool { return r.Err != nil })}, want: []string{"a", ""}, errs: []error{broken}, billed: 1},
 		"bad option":          {seq: elements("a"), opts: []Option{Quantity(-1)}, want: []string{""}, errs: []error{ErrQuantity}},
-		"refused":             {seq: elements("a"), opts: []Option{Rate(0, 0)}, want: []string{""}, errs: []error{&RefusedError{}}},
+		"refused":             {seq: elements("a"), opts: []Option{Rate(0, 1)}, want: []string{""}, errs: []error{&RefusedError{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := open(t)
 			f := m.Feature("f")
+			if name == "refused" { // the allowance is used up
+				_, _, err := f.Begin(as("s"), test.opts...)
+				require.NoError(t, err)
+			}
 			var got []string
 			var errs []error
 			for v, err := range Seq(as("s"), f, test.seq, test.weigh, test.opts...) {

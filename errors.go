@@ -90,7 +90,11 @@ func (e *ShutdownError) Error() string {
 	if e.Durable {
 		where = "safe on disk"
 	}
-	text := fmt.Sprintf("meter: shutdown: %d records not delivered, %s", e.Pending, where)
+	records := "records"
+	if e.Pending == 1 {
+		records = "record"
+	}
+	text := fmt.Sprintf("meter: shutdown: %d %s not delivered, %s", e.Pending, records, where)
 	if e.Pending == 0 {
 		text = "meter: shutdown"
 	}

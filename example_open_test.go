@@ -28,7 +28,7 @@ func memory(change ...func(*meter.Config)) (*meter.Meter, *memsink.Sink) {
 }
 
 func ExampleOpen() {
-	biller := memsink.New() // stripesink.New(…), cryptolenssink.New(…), your own
+	biller := memsink.New() // stripesink.New(…), filesink.New(…), your own
 	m, err := meter.Open(meter.Config{
 		Dir:      meter.InMemory, // "usage": counts survive a crash
 		Sinks:    []meter.Route{{Name: "memory", Sink: biller}},

@@ -40,6 +40,9 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	if why := badLabel(name, maxFeature); why != "" {
 		panic(fmt.Sprintf("meter: bad feature name: %s", why))
 	}
+	if slices.Contains(opts, nil) {
+		panic(fmt.Sprintf("meter: feature %q: %v", name, errNilOption))
+	}
 	unfit := m.unfit(name, opts)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,7 +111,11 @@ func (m *Meter) unfit(name string, opts []FeatureOption) string {
 		if r.kinds == nil {
 			continue
 		}
-		if kinds := r.kinds.Kinds(); !slices.Contains(kinds, cfg.kind) {
+		var kinds []sink.Kind
+		if err := asked("Kinds", func() error { kinds = r.kinds.Kinds(); return nil }); err != nil {
+			return fmt.Sprintf("meter: feature %q: the sink of route %q: %v", name, r.name, err)
+		}
+		if !slices.Contains(kinds, cfg.kind) {
 			return fmt.Sprintf("meter: feature %q is of kind %v, which the sink of route %q can't bill; it takes: %s",
 				name, cfg.kind, r.name, listed(kinds))
 		}
@@ -130,7 +137,9 @@ func listed(kinds []sink.Kind) string {
 //
 // Guarantee: nil says that the count is in the ledger: the end of the process
 // loses nothing, and a power cut at most Config.Sync.
-// Blocking: no, but for a power-safe count under SyncAlways.
+// Blocking: no, but for a power-safe count under SyncAlways, and when n would take
+// the window's record past what a sink takes (sink.Limits.MaxQuantity, at most
+// 2^53-1): then the window ends early, at most once a second, and Add waits for that.
 // Errors: ErrName, ErrQuantity, ErrKind, ErrFull, ErrClosed: not counted.
 // ErrUnsynced: counted.
 func (f *Feature) Add(ctx context.Context, subject string, n int64) error {

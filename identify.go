@@ -37,15 +37,24 @@ var (
 
 // keyed makes a Caller of a key. It must not copy what may be 10 MB.
 func keyed(key, challenge string) (Caller, error) {
-	switch {
-	case key == "":
+	if key == "" {
 		return unkeyed(ErrNoCaller, challenge)
-	case len(key) > maxKey:
-		return unkeyed(errLongKey, challenge)
-	case hasControl(key):
-		return unkeyed(errBadKey, challenge)
+	}
+	if err := badKey(key); err != nil {
+		return unkeyed(err, challenge)
 	}
 	return Caller{Key: license.NewKey(key)}, nil
+}
+
+// badKey says what is wrong with a key; nil also if there is none.
+func badKey(key string) error {
+	switch {
+	case len(key) > maxKey:
+		return errLongKey
+	case hasControl(key):
+		return errBadKey
+	}
+	return nil
 }
 
 func unkeyed(why error, challenge string) (Caller, error) {
@@ -68,6 +77,9 @@ func single(values []string) (string, error) {
 func KeyHeader(name string) Identify {
 	mustBeToken("KeyHeader", name)
 	canonical := textproto.CanonicalMIMEHeaderKey(name)
+	if canonical == "Host" {
+		panic("meter: KeyHeader: net/http takes Host out of the headers, and it names the server, not the caller; use a header of its own")
+	}
 	challenge := fmt.Sprintf("ApiKey realm=%q, header=%q", realm, name)
 	return func(r *http.Request) (Caller, error) {
 		key, err := single(r.Header[canonical])

@@ -163,6 +163,7 @@ func TestIdentifyWiring(t *testing.T) {
 	for _, name := range []string{"", "a b", "a:b", "ä", "a\n"} {
 		require.Contains(t, panicOf(func() { KeyHeader(name) }), "KeyHeader")
 	}
+	require.Contains(t, panicOf(func() { KeyHeader("host") }), "net/http takes Host out")
 	require.Contains(t, panicOf(func() { KeyQuery("") }), "KeyQuery")
 }
 

@@ -65,7 +65,7 @@ func (l *limiter) allow(subject string, now time.Time) (ok bool, retryAfter time
 	if of.AllowN(now, 1) {
 		return true, 0
 	}
-	if l.burst < 1 || l.limit <= 0 {
+	if l.limit <= 0 {
 		return false, 0
 	}
 	missing := 1 - of.TokensAt(now)

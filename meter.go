@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ type Meter struct {
 	ledger    *ledger.Ledger
 	delivery  *delivery.Delivery
 	routes    []route
+	home      home
 	telemetry *telemetry
 
 	mu       sync.Mutex
@@ -68,11 +70,14 @@ func Open(cfg Config) (*Meter, error) {
 	deliveryRoutes := make([]delivery.Route, len(cfg.Sinks))
 	var apart time.Duration // that windows must begin, for the most demanding sink
 	for i, r := range cfg.Sinks {
-		known := route{name: r.Name, sink: r.Sink, limits: delivery.LimitsOf(r.Sink)}
-		known.kinds, _ = r.Sink.(sink.Combiner)
+		known, address, err := learn(r)
+		if err != nil {
+			return nil, err
+		}
 		m.routes = append(m.routes, known)
 		ledgerRoutes[i] = ledger.Route{
 			Name:         r.Name,
+			Address:      address,
 			Match:        r.Match,
 			DedupeWindow: known.limits.DedupeWindow,
 			MaxAge:       known.limits.MaxAge,
@@ -81,15 +86,13 @@ func Open(cfg Config) (*Meter, error) {
 			Confirm:      known.limits.Confirm,
 		}
 		apart = max(apart, known.limits.MinWindow)
-		if a, ok := r.Sink.(sink.Addressed); ok {
-			ledgerRoutes[i].Address = a.Address()
-		}
 		deliveryRoutes[i] = delivery.Route{Name: r.Name, Sink: r.Sink, Limits: known.limits}
 	}
 	var err error
 	if m.ledger, err = ledger.Open(cfg.forLedger(ledgerRoutes, apart)); err != nil {
 		return nil, err
 	}
+	m.home = homeOf(cfg.Dir)
 	if m.telemetry, err = newTelemetry(m); err != nil {
 		return nil, errors.Join(err, m.ledger.Close(context.Background()))
 	}
@@ -105,6 +108,20 @@ func Open(cfg Config) (*Meter, error) {
 	}
 	m.delivery = delivery.Start(deliver)
 	return m, nil
+}
+
+// learn asks a sink what has to be known of it, once.
+func learn(r Route) (known route, address string, err error) {
+	known = route{name: r.Name, sink: r.Sink}
+	known.kinds, _ = r.Sink.(sink.Combiner)
+	err = asked("Limits", func() error { known.limits = delivery.LimitsOf(r.Sink); return nil })
+	if a, ok := r.Sink.(sink.Addressed); ok && err == nil {
+		err = asked("Address", func() error { address = a.Address(); return nil })
+	}
+	if err != nil {
+		err = fmt.Errorf("meter: route %q: the sink's %w", r.Name, err)
+	}
+	return known, address, err
 }
 
 func (c *Config) forLedger(routes []ledger.Route, apart time.Duration) ledger.Config {
@@ -155,10 +172,19 @@ func (m *Meter) declared() []sink.Feature {
 // Blocking: uses the network, until ctx ends.
 // Errors: what the sinks found, joined; ErrClosed.
 func (m *Meter) Prepare(ctx context.Context) error {
+	mustHave(ctx, "Prepare")
 	if m.closing.Load() {
 		return ErrClosed
 	}
 	return m.delivery.Prepare(ctx, m.declared())
+}
+
+// mustHave panics where the mistake is: further on it would be on a goroutine of the
+// meter's, and end the process.
+func mustHave(ctx context.Context, site string) {
+	if ctx == nil {
+		panic(fmt.Sprintf("meter: %s with a nil context; use context.Background()", site))
+	}
 }
 
 // Flush ends the running window and delivers everything that is open. Windows are
@@ -170,6 +196,7 @@ func (m *Meter) Prepare(ctx context.Context) error {
 // Blocking: uses the network, until ctx ends or everything open was tried once.
 // Errors: what the sinks said, when records stay open; ErrClosed; ctx's.
 func (m *Meter) Flush(ctx context.Context) error {
+	mustHave(ctx, "Flush")
 	if m.closing.Load() {
 		return ErrClosed
 	}
@@ -182,8 +209,8 @@ func (m *Meter) Flush(ctx context.Context) error {
 	return err
 }
 
-// Health says what is wrong right now, for a readiness probe that should alarm
-// but not stop traffic: counting goes on.
+// Health says what is wrong right now, for alerting; not for readiness or liveness
+// probes, for counting goes on.
 //
 // Errors: everything wrong with the directory and the routes, joined; ErrClosed
 // after Shutdown.

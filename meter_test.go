@@ -102,6 +102,9 @@ func TestFeaturePanicsAtWiring(t *testing.T) {
 	m := open(t, func(c *Config) {
 		c.Sinks = append(c.Sinks, Route{Name: "sums", Sink: onlySums{memsink.New()}})
 	})
+	broken := open(t, func(c *Config) {
+		c.Sinks = append(c.Sinks, Route{Name: "kinds", Sink: kindless{memsink.New()}})
+	})
 	for name, test := range map[string]struct {
 		declare func()
 		says    []string
@@ -117,8 +120,11 @@ func TestFeaturePanicsAtWiring(t *testing.T) {
 		"bad quantity":   {func() { m.Feature("q", Quantity(-1)) }, []string{"q", "Quantity"}},
 		"bad hold":       {func() { m.Feature("h", Hold(-1)) }, []string{"Hold"}},
 		"bad rate":       {func() { m.Feature("r", Rate(-1, 1)) }, []string{"Rate"}},
-		"bad burst":      {func() { m.Feature("r", Rate(1, -1)) }, []string{"Rate"}},
-		"rate not a one": {func() { m.Feature("r", Rate(0, 0), Rate(limitNaN, 1)) }, []string{"Rate"}},
+		"bad burst":      {func() { m.Feature("r", Rate(1, -1)) }, []string{"Rate", "burst is -1"}},
+		"no burst":       {func() { m.Feature("r", Rate(1, 0)) }, []string{"Rate", "burst is 0"}},
+		"rate not a one": {func() { m.Feature("r", Rate(0, 1), Rate(limitNaN, 1)) }, []string{"Rate", "NaN"}},
+		"nil option":     {func() { m.Feature("o", Unit("x"), nil) }, []string{`"o"`, "nil option"}},
+		"kinds panics":   {func() { broken.Feature("k") }, []string{`"k"`, `route "kinds"`, "Kinds panicked: no kinds"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			said := panicOf(test.declare)
@@ -133,6 +139,10 @@ func TestFeaturePanicsAtWiring(t *testing.T) {
 type onlySums struct{ *memsink.Sink }
 
 func (onlySums) Kinds() []sink.Kind { return []sink.Kind{sink.Sum} }
+
+type kindless struct{ *memsink.Sink }
+
+func (kindless) Kinds() []sink.Kind { panic("no kinds") }
 
 func panicOf(f func()) (said string) {
 	defer func() {

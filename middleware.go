@@ -11,17 +11,29 @@ import (
 
 // Result says how a call ended.
 //
+// A client has left when the request's context was canceled, as far as a server can
+// tell: net/http cancels it for one that only closed its sending side, and a host
+// that cancels the context of its own accord says the same of clients that are there.
+//
 // Concurrency: a plain value.
 type Result struct {
-	Err      error // what a function returned
-	Status   int   // what a handler wrote; 0: nothing, which the server turns into 200
-	Panicked bool  // also when it ended its goroutine with runtime.Goexit
-	Hijacked bool  // a handler took over the connection
-	Gone     bool  // the client had left; http.ErrAbortHandler counts as this, not as Panicked
+	Err    error // what a function returned
+	Status int   // what a handler wrote; 0: nothing, which the server turns into 200
+	// Panicked, also when it ended its goroutine with runtime.Goexit, or gave up with
+	// http.ErrAbortHandler though the client was there, as httputil.ReverseProxy does
+	// when its upstream dies.
+	Panicked bool
+	Hijacked bool // a handler took over the connection
+	// Gone: the request's context had ended when the handler did; or a write had
+	// failed, and the handler gave up with http.ErrAbortHandler.
+	Gone bool
+	// Unseen: the client had left before anything was written, so nobody saw what
+	// came later. Never when Hijacked, for then the handler wrote to the connection.
+	Unseen bool
 }
 
 func countsByDefault(r Result) bool {
-	return r.Err == nil && r.Status < 400 && !r.Panicked && !(r.Gone && r.Status == 0)
+	return r.Err == nil && r.Status < 400 && !r.Panicked && !r.Unseen
 }
 
 func (c *callConfig) counts(r Result) bool {
@@ -42,9 +54,15 @@ func (c *callConfig) counts(r Result) bool {
 // rest. Panics go on unchanged, with their stack.
 //
 // Guarantee: a request that counts (see [CountWhen]) is in the ledger before the
-// client can see the end of the handler. If it could not be counted and nothing
-// was written yet, the client gets 503 instead of a product that nobody pays for;
-// else the failure is logged, for what a handler wrote can't be taken back.
+// server ends the response. A client that has all of the body by then may be ahead
+// of the count by the rest of the handler, and a kill in that moment loses the
+// count: when a Content-Length was reached and sent, after a flush of all there is,
+// with a file, on HEAD. If a request could not be counted and nothing was written
+// yet, the client gets 503 instead of a product that nobody pays for; else the
+// failure is logged, for what a handler wrote can't be taken back.
+//
+// HEAD counts as GET does, for the same handler runs. A connection that is taken
+// over counts once, when its handler returns.
 //
 // Two middlewares around one handler count two features. Put Middleware outside
 // of http.TimeoutHandler, whose 503 it could not see from inside.
@@ -88,7 +106,7 @@ type exchange struct {
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{}
 	x.ctx.Context = r.Context()
-	x.writer.ResponseWriter = w
+	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.who(r)
 	if err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown); err != nil {
 		h.refuse(w, r, err)
@@ -106,7 +124,7 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Recovering is the only way to learn the value. This frame still stands on
 		// those that panicked, so the stack that the server prints has them.
 		v := recover()
-		gone := v == http.ErrAbortHandler
+		gone := v == http.ErrAbortHandler && (x.writer.failed || r.Context().Err() != nil)
 		h.end(x, r, Result{Gone: gone, Panicked: !gone})
 		if v != nil {
 			panic(v)
@@ -133,12 +151,13 @@ func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
 func (h *metered) end(x *exchange, r *http.Request, result Result) {
 	result.Status, result.Hijacked = x.writer.status, x.writer.hijacked
 	result.Gone = result.Gone || r.Context().Err() != nil
+	result.Unseen = !result.Hijacked && (x.writer.late || result.Gone && result.Status == 0)
 	call := &x.ctx.call
 	defer call.Cancel() // also when a CountWhen panics
 	if !h.cfg.counts(result) {
 		return
 	}
-	err := call.Commit()
+	err := call.settle()
 	if err == nil {
 		return
 	}

@@ -24,29 +24,56 @@ func TestMiddlewareCountsByResult(t *testing.T) {
 	status := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 	}
+	body := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "x") }
+	nothing := func(http.ResponseWriter, *http.Request) {}
+	leave := func(_ http.ResponseWriter, r *http.Request) { r.Context().Value(leaving{}).(func())() }
+	copied := func(w http.ResponseWriter, _ *http.Request) { w.(io.ReaderFrom).ReadFrom(strings.NewReader("x")) }
+	failed := func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("lost")) }
+	flushed := func(w http.ResponseWriter, _ *http.Request) { http.NewResponseController(w).Flush() }
+	panics := func(v any) http.HandlerFunc { return func(http.ResponseWriter, *http.Request) { panic(v) } }
+	boom, abort := panics("boom"), panics(http.ErrAbortHandler)
+	do := func(steps ...http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			for _, step := range steps {
+				step(w, r)
+			}
+		}
+	}
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
-		gone    bool
+		late    bool // its deadline has passed
 		panics  any
 		want    Result
 		counted bool
 	}{
-		"nothing written":        {handler: func(http.ResponseWriter, *http.Request) {}, counted: true},
-		"body only":              {handler: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "x") }, want: Result{Status: 200}, counted: true},
-		"created":                {handler: status(201), want: Result{Status: 201}, counted: true},
-		"redirect":               {handler: status(303), want: Result{Status: 303}, counted: true},
-		"not modified":           {handler: status(304), want: Result{Status: 304}, counted: true},
-		"client's fault":         {handler: status(400), want: Result{Status: 400}},
-		"server's fault":         {handler: status(500), want: Result{Status: 500}},
-		"first status wins":      {handler: func(w http.ResponseWriter, r *http.Request) { status(500)(w, r); status(200)(w, r) }, want: Result{Status: 500}},
-		"informational":          {handler: func(w http.ResponseWriter, r *http.Request) { status(103)(w, r); status(404)(w, r) }, want: Result{Status: 404}},
-		"gone, nothing written":  {handler: func(http.ResponseWriter, *http.Request) {}, gone: true, want: Result{Gone: true}},
-		"gone after the answer":  {handler: status(200), gone: true, want: Result{Gone: true, Status: 200}, counted: true},
-		"panic":                  {handler: func(http.ResponseWriter, *http.Request) { panic("boom") }, panics: "boom", want: Result{Panicked: true}},
-		"panic after the answer": {handler: func(w http.ResponseWriter, r *http.Request) { status(200)(w, r); panic("boom") }, panics: "boom", want: Result{Panicked: true, Status: 200}},
-		"abort":                  {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, panics: http.ErrAbortHandler, want: Result{Gone: true}},
-		"abort while streaming":  {handler: func(w http.ResponseWriter, r *http.Request) { status(200)(w, r); panic(http.ErrAbortHandler) }, panics: http.ErrAbortHandler, want: Result{Gone: true, Status: 200}, counted: true},
-		"abort after an error":   {handler: func(w http.ResponseWriter, r *http.Request) { status(502)(w, r); panic(http.ErrAbortHandler) }, panics: http.ErrAbortHandler, want: Result{Gone: true, Status: 502}},
+		"nothing written":                {handler: nothing, counted: true},
+		"body only":                      {handler: body, want: Result{Status: 200}, counted: true},
+		"created":                        {handler: status(201), want: Result{Status: 201}, counted: true},
+		"redirect":                       {handler: status(303), want: Result{Status: 303}, counted: true},
+		"not modified":                   {handler: status(304), want: Result{Status: 304}, counted: true},
+		"client's fault":                 {handler: status(400), want: Result{Status: 400}},
+		"server's fault":                 {handler: status(500), want: Result{Status: 500}},
+		"first status wins":              {handler: do(status(500), status(200)), want: Result{Status: 500}},
+		"informational":                  {handler: do(status(103), status(404)), want: Result{Status: 404}},
+		"gone, nothing written":          {handler: leave, want: Result{Gone: true, Unseen: true}},
+		"gone after the answer":          {handler: do(status(200), leave), want: Result{Gone: true, Status: 200}, counted: true},
+		"gone while it was written":      {handler: do(body, leave, body), want: Result{Gone: true, Status: 200}, counted: true},
+		"gone before the status":         {handler: do(leave, status(200)), want: Result{Gone: true, Unseen: true, Status: 200}},
+		"gone before the body":           {handler: do(leave, body, body), want: Result{Gone: true, Unseen: true, Status: 200}},
+		"gone before the copy":           {handler: do(leave, copied), want: Result{Gone: true, Unseen: true, Status: 200}},
+		"gone before the flush":          {handler: do(leave, flushed), want: Result{Gone: true, Unseen: true, Status: 200}},
+		"gone after an informational":    {handler: do(status(103), leave, body), want: Result{Gone: true, Unseen: true, Status: 200}},
+		"deadline, nothing written":      {handler: nothing, late: true, want: Result{Gone: true, Unseen: true}},
+		"deadline, and written":          {handler: body, late: true, want: Result{Gone: true, Status: 200}, counted: true},
+		"panic":                          {handler: boom, panics: "boom", want: Result{Panicked: true}},
+		"panic after the answer":         {handler: do(status(200), boom), panics: "boom", want: Result{Panicked: true, Status: 200}},
+		"abort":                          {handler: abort, panics: http.ErrAbortHandler, want: Result{Panicked: true}},
+		"abort while streaming":          {handler: do(status(200), body, abort), panics: http.ErrAbortHandler, want: Result{Panicked: true, Status: 200}},
+		"abort after an error":           {handler: do(status(502), abort), panics: http.ErrAbortHandler, want: Result{Panicked: true, Status: 502}},
+		"abort, gone":                    {handler: do(leave, abort), panics: http.ErrAbortHandler, want: Result{Gone: true, Unseen: true}},
+		"abort, gone while streaming":    {handler: do(body, leave, abort), panics: http.ErrAbortHandler, want: Result{Gone: true, Status: 200}, counted: true},
+		"abort after a write that fails": {handler: do(body, failed, abort), panics: http.ErrAbortHandler, want: Result{Gone: true, Status: 200}, counted: true},
+		"a write that fails":             {handler: do(body, failed), want: Result{Status: 200}, counted: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,14 +83,15 @@ func TestMiddlewareCountsByResult(t *testing.T) {
 			note := CountWhen(func(r Result) bool { seen = append(seen, r); return false })
 			for _, opts := range [][]Option{{Identify(bySubject)}, {Identify(bySubject), note}} {
 				ctx, cancel := context.WithCancel(t.Context())
-				if test.gone {
+				if test.late {
 					cancel()
+					ctx, cancel = context.WithTimeout(t.Context(), -1)
 				}
-				r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
+				r := httptest.NewRequestWithContext(context.WithValue(ctx, leaving{}, func() { cancel() }), "POST", "/", nil)
 				r.Header.Set("X-Subject", "s")
 				func() {
 					defer func() { require.Equal(t, test.panics, recover()) }()
-					Middleware(f, opts...)(test.handler).ServeHTTP(httptest.NewRecorder(), r)
+					Middleware(f, opts...)(test.handler).ServeHTTP(loses{httptest.NewRecorder()}, r)
 				}()
 				cancel()
 			}
@@ -76,6 +104,20 @@ func TestMiddlewareCountsByResult(t *testing.T) {
 		})
 	}
 }
+
+type leaving struct{} // key of what makes the client leave
+
+// loses is a writer whose client is not there for the word "lost".
+type loses struct{ *httptest.ResponseRecorder }
+
+func (l loses) Write(p []byte) (int, error) {
+	if string(p) == "lost" {
+		return 0, io.ErrClosedPipe
+	}
+	return l.ResponseRecorder.Write(p)
+}
+
+func (l loses) ReadFrom(src io.Reader) (int64, error) { return io.Copy(l.ResponseRecorder, src) }
 
 func TestPanicKeepsItsStack(t *testing.T) {
 	t.Parallel()
@@ -122,6 +164,7 @@ func TestMiddlewareWiring(t *testing.T) {
 	require.Contains(t, panicOf(func() { Middleware(f) }), "Config.Identify")
 	require.Contains(t, panicOf(func() { Middleware(f, Identify(nil)) }), "Config.Identify")
 	require.Contains(t, panicOf(func() { Middleware(f, KeyBearer())(nil) }), "nil handler")
+	require.Contains(t, panicOf(func() { Middleware(f, KeyBearer(), nil) }), "nil option")
 
 	from := func(subject string) Identify {
 		return func(*http.Request) (Caller, error) { return Caller{Subject: subject}, nil }
@@ -241,25 +284,76 @@ func TestMiddlewareCantCount(t *testing.T) {
 	}
 }
 
-func TestCountIsThereBeforeTheEnd(t *testing.T) {
+// A handler may give its call away.
+func TestHandlerCancelsItsCall(t *testing.T) {
 	t.Parallel()
 	m := open(t)
 	f := m.Feature("f")
-	server := httptest.NewServer(Middleware(f, Identify(bySubject))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.(http.Flusher).Flush()
-		fmt.Fprint(w, "x")
-	})))
-	defer server.Close()
-	for i := range 50 {
-		r, _ := http.NewRequestWithContext(t.Context(), "GET", server.URL, nil)
-		r.Header.Set("X-Subject", "s")
-		res, err := http.DefaultClient.Do(r)
-		require.NoError(t, err)
-		_, err = io.Copy(io.Discard, res.Body)
-		require.NoError(t, err)
-		require.NoError(t, res.Body.Close())
-		require.EqualValues(t, i+1, f.Total("s").Quantity)
+	h := Middleware(f, Identify(bySubject))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call, ok := CallFrom(r.Context())
+		require.True(t, ok)
+		call.Cancel()
+	}))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("X-Subject", "s")
+	h.ServeHTTP(w, r)
+	require.Equal(t, 200, w.Code)
+	require.Zero(t, f.Total("s").Quantity)
+	require.Empty(t, m.logs.all())
+}
+
+// Counted before the server ends the response: clients that wait for that end find
+// the count there.
+func TestCountIsThereBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(http.ResponseWriter){
+		"nothing": func(http.ResponseWriter) {},
+		"short":   func(w http.ResponseWriter) { fmt.Fprint(w, "x") },
+		"chunked": func(w http.ResponseWriter) { w.(http.Flusher).Flush(); fmt.Fprint(w, "x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := open(t)
+			f := m.Feature("f")
+			server := httptest.NewServer(Middleware(f, Identify(bySubject))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { write(w) })))
+			defer server.Close()
+			for i := range 50 {
+				getBody(t, server.URL)
+				require.EqualValues(t, i+1, f.Total("s").Quantity)
+			}
+		})
 	}
+}
+
+// What is not promised: a client that has all of the body doesn't wait for the end.
+func TestClientMayBeAheadOfTheCount(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	f := m.Feature("f")
+	rest := make(chan bool)
+	server := httptest.NewServer(Middleware(f, Identify(bySubject))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1")
+		fmt.Fprint(w, "x")
+		w.(http.Flusher).Flush()
+		<-rest
+	})))
+	getBody(t, server.URL)
+	require.Zero(t, f.Total("s").Quantity)
+	close(rest)
+	server.Close() // waits for the handler
+	require.EqualValues(t, 1, f.Total("s").Quantity)
+}
+
+func getBody(t *testing.T, url string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	require.NoError(t, err)
+	r.Header.Set("X-Subject", "s")
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, res.Body)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
 }
 
 func TestTwoMiddlewares(t *testing.T) {

@@ -13,6 +13,7 @@ const (
 	maxFeature        = ledger.MaxFeatureName
 	maxRoute          = ledger.MaxRouteName
 	maxSubject        = ledger.MaxSubject
+	maxMachine        = 256
 	maxDimensions     = ledger.MaxDimensions
 	maxDimensionName  = ledger.MaxDimensionName
 	maxDimensionValue = ledger.MaxDimensionValue

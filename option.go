@@ -63,9 +63,8 @@ func Unit(name string) FeatureOption {
 }
 
 // CountWhen decides by how a call ended whether it counts. By default it counts
-// when Err is nil, Status is below 400, it has not Panicked, and not both Gone and
-// nothing written (Status 0). nil is the default. rule must be fast and safe for
-// concurrent use.
+// when Err is nil, Status is below 400, and it is neither Panicked nor Unseen. nil
+// is the default. rule must be fast and safe for concurrent use.
 func CountWhen(rule func(Result) bool) Option {
 	return callOption(func(c *callConfig) { c.countWhen = rule })
 }
@@ -88,8 +87,9 @@ func Hold(n int64) Option {
 // Rate lets each subject make l calls of the feature a second, and burst at once;
 // beyond that they are refused as license.TooFast. rate.Inf: any rate. Call sites
 // of one feature with the same l and burst share an allowance. A subject not seen
-// for long may start over with a full one: 65,536 are remembered. Negative is an
-// error of Begin, at wiring a panic.
+// for long may start over with a full one: 65,536 are remembered. A negative l, and
+// a burst below 1, which would never let a call through, are an error of Begin, at
+// wiring a panic.
 func Rate(l rate.Limit, burst int) Option {
 	return callOption(func(c *callConfig) { c.rate = &allowance{l, burst} })
 }
@@ -109,8 +109,11 @@ func (c *callConfig) wire(f *Feature) error {
 	if c.rate == nil || c.rate.limit == rate.Inf {
 		return nil
 	}
-	if l := float64(c.rate.limit); math.IsNaN(l) || l < 0 || c.rate.burst < 0 {
-		return errors.New("meter: Rate: limit and burst must not be negative")
+	if l := float64(c.rate.limit); math.IsNaN(l) || l < 0 {
+		return fmt.Errorf("meter: Rate: the limit is %v: it must not be negative", l)
+	}
+	if c.rate.burst < 1 {
+		return fmt.Errorf("meter: Rate: the burst is %d: below 1 it never lets a call through", c.rate.burst)
 	}
 	c.limiter = f.limiters.of(*c.rate)
 	return nil
@@ -124,10 +127,15 @@ func (f *Feature) with(opts []Option) (*callConfig, error) {
 	}
 	c := f.calls
 	for _, o := range opts {
+		if o == nil {
+			return nil, errNilOption
+		}
 		o.applyCall(&c)
 	}
 	return &c, c.wire(f)
 }
+
+var errNilOption = errors.New("meter: a nil option; leave it out")
 
 // mustWith is with for wiring, where mistakes panic.
 func (f *Feature) mustWith(site string, opts []Option) *callConfig {

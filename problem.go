@@ -33,8 +33,11 @@ var reasons = map[license.Reason]struct{ name, detail string }{
 	license.Unpaid:      {"Unpaid", "A payment is due."},
 	license.OverQuota:   {"OverQuota", "The quota of this period is used up."},
 	license.TooFast:     {"TooFast", "Too many requests; try again later."},
-	license.Unavailable: {"Unavailable", "The license can't be checked, or the use not counted, right now; try again later."},
+	license.Unavailable: {"Unavailable", "The license can't be checked right now; try again later."},
 }
+
+// cannotCount is the detail when it is not the license that is in the way.
+const cannotCount = "The use can't be counted right now; try again later."
 
 // WriteProblem answers a request with err as RFC 9457, application/problem+json: a
 // *RefusedError with its status and reason, 500 without details for any other
@@ -70,6 +73,9 @@ func describe(e *RefusedError) problem {
 	known, ok := reasons[e.Reason]
 	if !ok {
 		known.name, known.detail = "Reason", "The use of this feature was refused."
+	}
+	if e.Reason == license.Unavailable && (errors.Is(e.Cause, ErrFull) || errors.Is(e.Cause, ErrClosed)) {
+		known.detail = cannotCount
 	}
 	return problem{
 		Type:    reasonDocs + known.name,

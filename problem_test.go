@@ -72,6 +72,24 @@ func TestWriteProblem(t *testing.T) {
 	}
 }
 
+func TestUnavailableSaysWhatIs(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		cause  error
+		detail string
+	}{
+		"nobody knows": {nil, "license can't be checked"},
+		"checker down": {errors.New("connection refused"), "license can't be checked"},
+		"disk full":    {fmt.Errorf("%w: 4096 bytes are needed", ErrFull), "use can't be counted"},
+		"shut down":    {ErrClosed, "use can't be counted"},
+	} {
+		w := httptest.NewRecorder()
+		WriteProblem(w, httptest.NewRequest("GET", "/", nil), &RefusedError{Reason: license.Unavailable, Cause: test.cause})
+		require.Contains(t, w.Body.String(), test.detail, name)
+		require.NotContains(t, w.Body.String(), "4096")
+	}
+}
+
 func TestWriteProblemKeepsAChallenge(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()

@@ -2,6 +2,7 @@ package meter
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -252,7 +253,7 @@ func TestWriterShowsWhatTheServersDoes(t *testing.T) {
 		want := o.calls
 		seen[fmt.Sprint(want)] = true
 
-		w := &responseWriter{ResponseWriter: inner}
+		w := around(inner)
 		o.calls = nil
 		use(w.shaped())
 		require.Equal(t, want, o.calls)
@@ -267,6 +268,10 @@ func TestWriterShowsWhatTheServersDoes(t *testing.T) {
 	require.Len(t, seen, 32)
 }
 
+func around(inner http.ResponseWriter) *responseWriter {
+	return &responseWriter{ResponseWriter: inner, request: context.Background()}
+}
+
 func unshaped(w http.ResponseWriter) *responseWriter {
 	return w.(interface{ self() *responseWriter }).self()
 }
@@ -275,7 +280,7 @@ func (w *responseWriter) self() *responseWriter { return w }
 
 func TestShapingDoesNotAllocate(t *testing.T) {
 	for _, inner := range offers(&offer{}, httptest.NewRecorder()) {
-		w := &responseWriter{ResponseWriter: inner}
+		w := around(inner)
 		require.Zero(t, testing.AllocsPerRun(10, func() { sinkhole = w.shaped() }))
 	}
 }
@@ -284,7 +289,7 @@ var sinkhole http.ResponseWriter
 
 func TestFlushErrorPassesOn(t *testing.T) {
 	t.Parallel()
-	w := &responseWriter{ResponseWriter: failingFlush{httptest.NewRecorder()}}
+	w := around(failingFlush{httptest.NewRecorder()})
 	require.ErrorIs(t, http.NewResponseController(w.shaped()).Flush(), io.ErrClosedPipe)
 }
 

@@ -248,7 +248,7 @@ func TestReadFromGetsTheFile(t *testing.T) {
 	require.NoError(t, err)
 	defer file.Close()
 	inner := &spyReadFrom{ResponseWriter: httptest.NewRecorder()}
-	w := &responseWriter{ResponseWriter: inner}
+	w := around(inner)
 	n, err := io.Copy(w.shaped(), struct{ io.Reader }{file})
 	require.NoError(t, err)
 	require.EqualValues(t, 1<<20, n)
@@ -279,10 +279,11 @@ func (s *spyReadFrom) ReadFrom(src io.Reader) (int64, error) {
 
 func TestReadFromThatFailsAtOnce(t *testing.T) {
 	t.Parallel()
-	w := &responseWriter{ResponseWriter: &spyReadFrom{ResponseWriter: httptest.NewRecorder()}}
+	w := around(&spyReadFrom{ResponseWriter: httptest.NewRecorder()})
 	_, err := w.shaped().(io.ReaderFrom).ReadFrom(iotestErrReader{})
 	require.Error(t, err)
 	require.Zero(t, w.status, "nothing was written")
+	require.False(t, w.failed, "it is the source that failed")
 }
 
 type iotestErrReader struct{}
@@ -291,21 +292,21 @@ func (iotestErrReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF
 
 func TestClientLeavesBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
-	entered := make(chan bool, 1)
+	entered := entrances()
 	protocols(t, func(_ http.ResponseWriter, r *http.Request) {
-		entered <- true
+		entered[r.ProtoMajor] <- true
 		<-r.Context().Done()
 	}, func(t *testing.T, f *Feature, s *httptest.Server, seen <-chan Result) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r, err := http.NewRequestWithContext(ctx, "GET", s.URL, nil)
 		require.NoError(t, err)
-		go func() { <-entered; cancel() }()
+		go func() { <-entered[major(s)]; cancel() }()
 		res, err := s.Client().Do(r)
 		if err == nil {
 			res.Body.Close()
 		}
 		require.Error(t, err)
-		require.Equal(t, Result{Gone: true}, <-seen)
+		require.Equal(t, Result{Gone: true, Unseen: true}, <-seen)
 		require.Zero(t, f.Total("s").Quantity)
 	})
 }

@@ -15,9 +15,9 @@ const closeGrace = 100 * time.Millisecond
 // Shutdown delivers what it can until ctx ends, then seals and syncs what is left,
 // unlocks the directory, and closes every sink and the Checker that implement
 // io.Closer. New calls are refused at once; counts are accepted until the
-// directory is sealed. Stop the server first, then the meter, and don't pass the
-// context of signal.NotifyContext: it has ended by then, and nothing would be
-// delivered.
+// directory is sealed, and delivered as long as they don't keep coming. Stop the
+// server first, then the meter, and don't pass the context of
+// signal.NotifyContext: it has ended by then, and nothing would be delivered.
 //
 // Guarantee: sealed, synced and unlocked when it returns, even if ctx had ended
 // before the call. What was not delivered goes out when the directory is opened
@@ -27,6 +27,7 @@ const closeGrace = 100 * time.Millisecond
 // callers wait for the same end, as long as their own context lasts.
 // Errors: *ShutdownError when something was left or went wrong.
 func (m *Meter) Shutdown(ctx context.Context) error {
+	mustHave(ctx, "Shutdown")
 	if m.closing.CompareAndSwap(false, true) {
 		m.stopErr = m.stop(ctx)
 		close(m.stopped)
@@ -46,30 +47,100 @@ func (m *Meter) Shutdown(ctx context.Context) error {
 }
 
 func (m *Meter) stop(ctx context.Context) error {
-	var flushed error
-	if ctx.Err() == nil {
-		if flushed = m.ledger.Rotate(ctx); flushed == nil {
-			flushed = m.delivery.Flush(ctx)
-		}
-	}
+	caughtUp, flushed := m.catchUp(ctx)
 	stopped := m.delivery.Stop(ctx)
 	m.telemetry.stop()
 	sealed := m.ledger.Close(ctx)
 	closed := m.closeOwned(ctx)
 
-	pending := m.openRecords()
-	cause := errors.Join(flushed, stopped, sealed, closed)
-	if pending > 0 && cause == nil {
-		cause = ctx.Err()
+	left := &ShutdownError{Pending: m.openRecords(), Durable: m.cfg.Dir != InMemory && sealed == nil}
+	var late, lost error
+	if left.Pending > 0 {
+		if caughtUp {
+			late = errLate
+		}
+		if lost = m.home.gone(); lost != nil {
+			left.Durable = false
+		}
 	}
-	if pending == 0 && cause == nil {
+	left.Cause = distinct(late, flushed, stopped, sealed, lost, closed)
+	if left.Pending > 0 && left.Cause == nil {
+		left.Cause = ctx.Err()
+	}
+	if left.Pending == 0 && left.Cause == nil {
 		return nil
 	}
-	return &ShutdownError{
-		Pending: pending,
-		Durable: m.cfg.Dir != InMemory && sealed == nil,
-		Cause:   cause,
+	return left
+}
+
+// errLate: who calls Shutdown must know whose fault it is that something is left.
+var errLate = errors.New("counted while shutting down: stop what counts first")
+
+// shutdownPasses bounds how often Shutdown goes back for counts that came while it
+// delivered, for they may never end.
+const shutdownPasses = 4
+
+// catchUp delivers what is there, and goes back for what was counted meanwhile. It
+// reports whether everything was delivered at some moment.
+func (m *Meter) catchUp(ctx context.Context) (caughtUp bool, err error) {
+	var before int64
+	for range shutdownPasses {
+		if ctx.Err() != nil {
+			return caughtUp, nil
+		}
+		if err := m.ledger.Rotate(ctx); err != nil {
+			return caughtUp, err
+		}
+		// Not being open says little, for a dispatcher may have been quick.
+		now := m.accepted()
+		if caughtUp && now == before && m.openRecords() == 0 {
+			return true, nil
+		}
+		before = now
+		if err := m.delivery.Flush(ctx); err != nil {
+			return caughtUp, err
+		}
+		caughtUp = true
 	}
+	return caughtUp, nil
+}
+
+// distinct joins errors, each text once: several parts of a shutdown tell that the
+// same time is up.
+func distinct(errs ...error) error {
+	var all []error
+	told := map[string]bool{}
+	var add func(error)
+	add = func(err error) {
+		if parts := joined(err); parts != nil {
+			for _, part := range parts {
+				add(part)
+			}
+		} else if err != nil && !told[err.Error()] {
+			told[err.Error()] = true
+			all = append(all, err)
+		}
+	}
+	for _, err := range errs {
+		add(err)
+	}
+	return errors.Join(all...)
+}
+
+// joined takes apart what errors.Join made, and nothing that has a text of its own.
+func joined(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(j.Unwrap()...).Error() == err.Error() {
+		return j.Unwrap()
+	}
+	return nil
+}
+
+// accepted sums up all units, over the routes.
+func (m *Meter) accepted() (n int64) {
+	for _, l := range m.ledger.Books() {
+		n += l.Accepted
+	}
+	return n
 }
 
 // openRecords counts what the routes still owe.

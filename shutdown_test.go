@@ -4,6 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -112,6 +117,7 @@ func TestShutdownReturnsByItsDeadline(t *testing.T) {
 				left, ok := errors.AsType[*ShutdownError](err)
 				require.True(t, ok, "got %v", err)
 				require.True(t, left.Durable)
+				require.LessOrEqual(t, strings.Count(err.Error(), "deadline exceeded"), 1, "%v", err)
 				if name == "Close hangs" {
 					require.Zero(t, left.Pending)
 					require.ErrorContains(t, err, "not closed in time")
@@ -170,10 +176,114 @@ func TestConcurrentShutdowns(t *testing.T) {
 	require.NoError(t, m.Shutdown(impatient), "an end that is there beats a context that has ended")
 }
 
+// What is counted while Shutdown delivers goes out with the rest, unless it never
+// ends.
+func TestShutdownGoesBackForLateCounts(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]int64{"none": 0, "one": 1, "a few": 3, "without end": math.MaxInt64} {
+		for where, dir := range map[string]string{"memory": InMemory, "directory": t.TempDir()} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					biller, counted := memsink.New(), int64(1)
+					var f *Feature
+					m := open(t, func(c *Config) {
+						c.Dir, c.Window = dir, OnFlush
+						c.Sinks = []Route{{Name: "r", Sink: sink.Func(func(ctx context.Context, rs []sink.Record) error {
+							if counted <= late {
+								counted++
+								if err := f.Add(ctx, "s", 1); err != nil {
+									t.Error(err)
+								}
+							}
+							return biller.Deliver(ctx, rs)
+						})}}
+					})
+					f = m.Feature("f")
+					require.NoError(t, f.Add(t.Context(), "s", 1))
+					ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+					defer cancel()
+					err := m.Shutdown(ctx)
+					require.NoError(t, m.Books().Check())
+					if late < shutdownPasses {
+						require.NoError(t, err)
+						require.Equal(t, counted, biller.Total("f", "s"))
+						return
+					}
+					left, ok := errors.AsType[*ShutdownError](err)
+					require.True(t, ok, "got %v", err)
+					require.EqualValues(t, 1, left.Pending)
+					require.Equal(t, dir != InMemory, left.Durable)
+					require.ErrorContains(t, err, "1 record not delivered")
+					require.ErrorContains(t, err, "counted while shutting down: stop what counts first")
+					require.EqualValues(t, shutdownPasses, biller.Total("f", "s"))
+					require.EqualValues(t, shutdownPasses+1, counted)
+				})
+			})
+		}
+	}
+}
+
+// Open files outlive their names, so nothing else would notice.
+func TestShutdownFindsItsDirectoryGone(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("what is open can't be removed there")
+	}
+	for name, lose := range map[string]func(t *testing.T, dir string){
+		"deleted": func(_ *testing.T, dir string) {
+			for os.RemoveAll(dir) != nil { // the meter has just made a file in it
+			}
+		},
+		"moved": func(t *testing.T, dir string) { require.NoError(t, os.Rename(dir, dir+".old")) },
+		"emptied": func(t *testing.T, dir string) {
+			entries, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			for _, e := range entries {
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, e.Name())))
+			}
+		},
+		"replaced": func(t *testing.T, dir string) {
+			require.NoError(t, os.Rename(dir, dir+".old"))
+			require.NoError(t, os.Mkdir(dir, 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "lock"), nil, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "usage")
+			m := open(t, func(c *Config) { c.Dir, c.Window = dir, OnFlush })
+			require.NoError(t, m.Feature("f").Add(t.Context(), "s", 1))
+			lose(t, dir)
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			left, ok := errors.AsType[*ShutdownError](m.Shutdown(ended))
+			require.True(t, ok)
+			require.EqualValues(t, 1, left.Pending)
+			require.False(t, left.Durable)
+			require.ErrorContains(t, left, "was moved, deleted or replaced")
+		})
+	}
+}
+
+// A nil context panics where it was passed, and leaves nothing behind.
+func TestNilContexts(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	require.NoError(t, m.Feature("f").Add(t.Context(), "s", 1))
+	for site, call := range map[string]func(context.Context) error{"Flush": m.Flush, "Prepare": m.Prepare, "Shutdown": m.Shutdown} {
+		require.Equal(t, "meter: "+site+" with a nil context; use context.Background()",
+			panicOf(func() { _ = call(nil) })) //nolint:staticcheck // that is what is tested
+	}
+	require.EqualValues(t, 1, m.billed(t, "f", "s"))
+	require.NoError(t, m.Shutdown(t.Context()))
+}
+
 func TestShutdownErrorText(t *testing.T) {
 	t.Parallel()
 	require.EqualError(t, &ShutdownError{Pending: 3, Durable: true, Cause: context.DeadlineExceeded},
 		"meter: shutdown: 3 records not delivered, safe on disk: context deadline exceeded")
+	require.EqualError(t, &ShutdownError{Pending: 1, Durable: true}, "meter: shutdown: 1 record not delivered, safe on disk")
 	require.EqualError(t, &ShutdownError{Pending: 3}, "meter: shutdown: 3 records not delivered, not all of them on disk")
 }
 

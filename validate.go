@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
@@ -40,17 +41,17 @@ func (c *Config) validate() error {
 	if c.MaxDisk < 0 {
 		f.add("MaxDisk: %d: must not be negative", c.MaxDisk)
 	}
-	f.duration("LockWait", c.LockWait, NoWait)
+	f.duration("LockWait", c.LockWait, named{"meter.NoWait", NoWait})
 	f.duration("Retain", c.Retain)
-	f.duration("Sync", c.Sync, SyncAlways, SyncNever)
-	f.duration("Window", c.Window, OnFlush)
+	f.duration("Sync", c.Sync, named{"meter.SyncAlways", SyncAlways}, named{"meter.SyncNever", SyncNever})
+	f.duration("Window", c.Window, named{"meter.OnFlush", OnFlush})
 	if c.Window > 0 && c.Window < time.Second {
 		f.add("Window: %v: must be at least 1s", c.Window)
 	}
 	if c.Checker != nil && isNil(c.Checker) {
 		f.add("Checker: a nil %T; leave the field empty for no check", c.Checker)
 	} else if v, ok := c.Checker.(sink.Validator); ok {
-		if err := v.Validate(); err != nil {
+		if err := asked("Validate", v.Validate); err != nil {
 			f.add("Checker: %w", err)
 		}
 	}
@@ -58,16 +59,28 @@ func (c *Config) validate() error {
 	return errors.Join(f...)
 }
 
-func (f *faults) duration(field string, d time.Duration, named ...time.Duration) {
+// named is a negative duration that means something.
+type named struct {
+	name  string
+	value time.Duration
+}
+
+func (f *faults) duration(field string, d time.Duration, except ...named) {
 	if d >= 0 {
 		return
 	}
-	for _, n := range named {
-		if d == n {
+	var names []string
+	for _, n := range except {
+		if d == n.value {
 			return
 		}
+		names = append(names, n.name)
 	}
-	f.add("%s: %v: must not be negative", field, d)
+	text := "must not be negative"
+	if len(names) > 0 {
+		text += ", except " + strings.Join(names, " and ")
+	}
+	f.add("%s: %v: %s", field, d, text)
 }
 
 func (c *Config) validateRoutes(f *faults) {
@@ -86,11 +99,21 @@ func (c *Config) validateRoutes(f *faults) {
 		if isNil(r.Sink) {
 			f.add("Sinks[%d] (%s): Sink: required", i, shown(r.Name))
 		} else if v, ok := r.Sink.(sink.Validator); ok {
-			if err := v.Validate(); err != nil {
+			if err := asked("Validate", v.Validate); err != nil {
 				f.add("Sinks[%d] (%s): %w", i, shown(r.Name), err)
 			}
 		}
 	}
+}
+
+// asked calls code of the user's, and makes an error of its panic.
+func asked(method string, call func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s panicked: %v", method, p)
+		}
+	}()
+	return call()
 }
 
 // isNil also finds a nil pointer or function inside the interface: it would

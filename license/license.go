@@ -44,7 +44,8 @@ func (Key) LogValue() slog.Value { return slog.StringValue("[key]") }
 // MarshalText returns "[key]". Its error is always nil.
 func (Key) MarshalText() ([]byte, error) { return []byte("[key]"), nil }
 
-// Checker says what a caller may do. An error means unknown, never denied.
+// Checker says what a caller may do. An error means unknown, never denied; so do a
+// panic, and a verdict whose Until has passed.
 //
 // Blocking: Check may use the network, within ctx.
 // Concurrency: must be safe.

@@ -118,6 +118,32 @@ func TestNew(t *testing.T) {
 	require.ErrorIs(t, closed, meter.ErrClosed)
 }
 
+// The code under test may well own the meter, and shut it down.
+func TestRequireAfterShutdown(t *testing.T) {
+	t.Parallel()
+	m := metertest.New(t)
+	require.NoError(t, m.Feature("report").Add(t.Context(), "cus_1", 3))
+	require.NoError(t, m.Feature("search").Add(t.Context(), "cus_1", 1))
+	require.NoError(t, m.Shutdown(t.Context()))
+	m.RequireBilled(t, "report", "cus_1", 3)
+	require.Contains(t, says(func(t testing.TB) { m.RequireBilled(t, "report", "cus_1", 4) }), "want 4")
+	require.Contains(t, says(m.RequireNothingElse), `"cus_1": 1 of "search"`)
+	m.RequireBilled(t, "search", "cus_1", 1)
+	m.RequireNothingElse(t)
+	for name, err := range map[string]error{"not applied": sink.ErrNotApplied, "doubt": errors.New("connection lost")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := metertest.New(t)
+			m.FailDeliveries(100, err)
+			require.NoError(t, m.Feature("report").Add(t.Context(), "cus_1", 3))
+			require.Error(t, m.Shutdown(t.Context()))
+			said := says(func(t testing.TB) { m.RequireBilled(t, "report", "cus_1", 0) })
+			require.Contains(t, said, "shut down with 3 units still to be delivered")
+			require.Contains(t, says(m.RequireNothingElse), "still to be delivered")
+		})
+	}
+}
+
 // Asking what was billed doesn't take a window's time.
 func TestFast(t *testing.T) {
 	t.Parallel()

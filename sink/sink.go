@@ -9,6 +9,11 @@
 //	ErrNotApplied     this attempt surely recorded nothing: sent again later
 //	any other error   in doubt: sent again only while the sink dedupes by ID
 //
+// Without [Limits].DedupeWindow doubt goes to an operator at once, so any error but
+// ErrNotApplied and ErrRejected does. Return ErrNotApplied when the connection was
+// refused, ErrRejected for a [Kind] that you don't know, and a [*BatchError] when
+// the records of a batch fared differently.
+//
 // Run [github.com/inprocess/meter/sink/sinktest] against every sink you write.
 package sink
 
@@ -93,6 +98,10 @@ type Feature struct {
 // Limits of a sink. The zero value means: 100 records a call, one call at a
 // time, any age and quantity, and no dedupe, so that doubt goes to quarantine at
 // once.
+//
+// A count that would take a record past MaxQuantity ends the window early, for all
+// routes, at most once a second, and waits for that. A single count above it is
+// refused with meter.ErrQuantity.
 //
 // Concurrency: a plain value.
 type Limits struct {

@@ -84,7 +84,8 @@ func story(dir string) error {
 }
 
 func audit(dir string, clients map[account]tally) error {
-	fmt.Println("3. What the clients counted, and what the file bills:")
+	fmt.Println("3. What the clients counted, and what the file bills. Each of its lines is the sum")
+	fmt.Println("   of one customer's use of one feature in one window of time:")
 	billed, err := readBills(billsPath(dir))
 	if err != nil {
 		return err

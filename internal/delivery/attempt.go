@@ -63,10 +63,6 @@ func (r *route) settle(a *attempt, v *verdict, lost error, now time.Time) {
 	for _, f := range r.flushes {
 		f.note(a, v, lost, r.limits.DedupeWindow > 0)
 	}
-	if lost != nil {
-		r.lost += len(a.batch.Records)
-		r.lostErr = lost
-	}
 	var report func()
 	if v.progress {
 		report = r.worked(v, now)
@@ -83,7 +79,7 @@ func (r *route) settle(a *attempt, v *verdict, lost error, now time.Time) {
 		r.log.LogAttrs(context.Background(), slog.LevelWarn, "sink rejects records",
 			slog.Int("records", v.count[sink.Rejected]), slog.String("error", text(v.err)))
 	}
-	if lost != nil {
+	if lost != nil { // the ledger keeps it in memory, and says so in its health
 		r.log.LogAttrs(context.Background(), slog.LevelError, "outcome of a delivery could not be stored",
 			slog.Int("records", len(a.batch.Records)), slog.String("outcome", v.outcome()), slog.String("error", text(lost)))
 	}
@@ -137,6 +133,6 @@ func (r *route) failed(strike int, err error, delay time.Duration, now time.Time
 
 // describe names an attempt that is past its deadline.
 func (a *attempt) describe(now time.Time) string {
-	return fmt.Sprintf("a delivery of %d records runs for %v, past its timeout of %v: its records wait for it",
-		len(a.batch.Records), now.Sub(a.began).Round(time.Second), a.deadline.Sub(a.began))
+	return fmt.Sprintf("a delivery of %s runs for %v, past its timeout of %v, and what it has waits for it",
+		many(len(a.batch.Records), "record", "records"), now.Sub(a.began).Round(time.Second), a.deadline.Sub(a.began))
 }

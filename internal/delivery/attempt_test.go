@@ -151,12 +151,12 @@ func TestHungSink(t *testing.T) {
 		require.Len(t, s.log(), 2)
 		require.Equal(t, []string{"r3"}, s.log()[1].ids)
 		require.Equal(t, 3, l.ended(1, sink.Delivered), "other routes go on")
-		require.ErrorContains(t, d.Health(), `route "a": a delivery of 1 records runs for 1h1m0s, past its timeout of 1m0s`)
+		require.ErrorContains(t, d.Health(), `route "a": a delivery of 1 record runs for 1h1m0s, past its timeout of 1m0s`)
 		require.NotContains(t, d.Health().Error(), `route "b"`)
 		require.Equal(t, 1, strings.Count(out.String(), "does not end after its deadline"))
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		require.ErrorContains(t, d.Flush(ctx), `route "a": 2 records still open, 1 deliveries running`)
+		require.ErrorContains(t, d.Flush(ctx), `route "a": 2 records still open, 1 delivery running`)
 		cancel()
 
 		ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
@@ -164,7 +164,7 @@ func TestHungSink(t *testing.T) {
 		err := d.Stop(ctx)
 		require.Equal(t, 10*time.Second, time.Since(began))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, `route "a": 1 deliveries of 1 records still run`)
+		require.ErrorContains(t, err, `route "a": 1 delivery of 1 record still running`)
 		cancel()
 
 		l.add("f", "u")

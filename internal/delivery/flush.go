@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 //
 // Concurrency: guarded by its route's mu, except done.
 type flush struct {
-	ctx       context.Context // of the call, while it lasts
+	deadline  time.Time       // of the call; zero: none
 	id        int             // counts up
 	after     int             // the last attempt begun before the call
 	impatient bool            // may still ignore a backoff
@@ -24,8 +23,9 @@ type flush struct {
 }
 
 func (r *route) startFlush(ctx context.Context) *flush {
+	f := &flush{impatient: true, failed: make(map[string]bool), done: make(chan error, 1)}
+	f.deadline, _ = ctx.Deadline() // here, where a nil ctx panics on its owner's goroutine
 	r.prep.hurry()
-	f := &flush{ctx: ctx, impatient: true, failed: make(map[string]bool), done: make(chan error, 1)}
 	r.mu.Lock()
 	r.asked++
 	f.id, f.after = r.asked, r.number
@@ -117,14 +117,13 @@ func (r *route) endFlushes(s survey, p pending) {
 
 // over reports whether f has nothing to wait for, after so many failures in a row.
 func (f *flush) over(p pending, failures int) bool {
-	deadline, limited := f.ctx.Deadline()
 	switch {
 	case p.open == 0, p.open <= len(f.failed), p.next.IsZero():
 		return true
 	case f.struck && failures >= routeDown:
 		return true
 	}
-	return limited && !p.next.Before(deadline)
+	return !f.deadline.IsZero() && !p.next.Before(f.deadline)
 }
 
 // left is the error of a flush that leaves records open.
@@ -141,9 +140,9 @@ func (r *route) left(open int, lost, stopped error) error {
 			last = err
 		}
 	}
-	message := fmt.Sprintf("%d records still open", open)
+	message := many(open, "record", "records") + " still open"
 	if running > 0 {
-		message += fmt.Sprintf(", %d deliveries running", running)
+		message += ", " + many(running, "delivery", "deliveries") + " running"
 	}
 	return r.wrong(message, last)
 }

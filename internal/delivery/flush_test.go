@@ -24,6 +24,18 @@ func TestFlushWithNothingOpen(t *testing.T) {
 	})
 }
 
+// A nil context must not wait for the dispatcher to stumble over it.
+func TestFlushWithoutAContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		d := begin(t, l, nil, newBiller(t, down(sink.ErrNotApplied)))
+		l.add("f", "s")
+		require.Panics(t, func() { _ = d.Flush(nil) }) //nolint:staticcheck // that is what is tested
+		require.Error(t, d.Flush(t.Context()))
+	})
+}
+
 func TestFlushWaitsForWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +53,7 @@ func TestFlushWaitsForWhatIsInFlight(t *testing.T) {
 		defer cancel()
 		err := d.Flush(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, `route "a": 1 records still open, 1 deliveries running`)
+		require.ErrorContains(t, err, `route "a": 1 record still open, 1 delivery running`)
 
 		start := time.Now()
 		var flushes sync.WaitGroup
@@ -189,7 +201,7 @@ func TestFlushAndRecordsThatMustWait(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		start := time.Now()
-		require.ErrorContains(t, d.Flush(ctx), "1 records still open")
+		require.ErrorContains(t, d.Flush(ctx), "1 record still open")
 		require.Zero(t, time.Since(start), "no use in waiting")
 		require.NoError(t, d.Flush(t.Context()))
 		require.Equal(t, time.Hour, time.Since(start))

@@ -34,7 +34,7 @@ func (r *route) wrong(message string, cause error) error {
 func (r *route) health() (errs []error) {
 	now := time.Now()
 	r.mu.Lock()
-	t, lost, lostErr := r.trouble, r.lost, r.lostErr
+	t := r.trouble
 	var hung []string
 	for a := range r.running {
 		if now.After(a.deadline) {
@@ -53,9 +53,6 @@ func (r *route) health() (errs []error) {
 	for _, message := range hung {
 		errs = append(errs, r.wrong(message, nil))
 	}
-	if lost > 0 {
-		errs = append(errs, r.wrong(fmt.Sprintf("the outcome of %d records could not be stored", lost), lostErr))
-	}
 	return append(errs, r.prep.health(now)...)
 }
 
@@ -73,7 +70,7 @@ func (r *route) unfinished() error {
 	r.mu.Unlock()
 	switch {
 	case attempts > 0:
-		return r.wrong(fmt.Sprintf("%d deliveries of %d records still run", attempts, records), nil)
+		return r.wrong(fmt.Sprintf("%s of %s still running", many(attempts, "delivery", "deliveries"), many(records, "record", "records")), nil)
 	case r.prep.busy():
 		return r.wrong("the sink is still being asked about features", nil)
 	}
@@ -83,6 +80,14 @@ func (r *route) unfinished() error {
 	case <-time.After(exitGrace):
 		return r.wrong("still taking records", nil)
 	}
+}
+
+// many is n with the word for so many.
+func many(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -41,8 +41,6 @@ type route struct {
 	size     int // records of the next attempt at most: 1 after a failure, doubled by each success
 	trouble  trouble
 	refusing bool // the last answer rejected a record
-	lost     int  // records whose outcome the ledger could not store
-	lostErr  error
 	flushes  []*flush
 	asked    int // flushes begun
 }

@@ -52,15 +52,21 @@ type Config struct {
 	// neither it nor a renamed file may be a symbolic link. Beside it stand the
 	// renamed files, and Path + ".lock".
 	Path string
-	// LockWait is how long Validate waits for another process to let go of Path,
-	// as while a service is being replaced; 0: not at all.
+	// LockWait is how long Validate waits for another process to let go of Path, as
+	// in a rolling deploy. 0: 30 s. NoWait: not at all.
 	LockWait time.Duration
 	// MaxSize of a file in bytes. One call's records stay together, so a file
 	// passes it only when a single call writes more. 0: 64 MiB.
 	MaxSize int64
 }
 
-const defaultMaxSize = 64 << 20
+// NoWait as [Config].LockWait: a lock that is taken is an error at once.
+const NoWait time.Duration = -1
+
+const (
+	defaultLockWait = 30 * time.Second
+	defaultMaxSize  = 64 << 20
+)
 
 // Sink appends to one file. New files have mode 0600.
 //
@@ -99,6 +105,9 @@ func New(config Config) *Sink {
 	if config.Path != "" {
 		s.path, s.fault = filepath.Abs(config.Path)
 	}
+	if s.config.LockWait == 0 {
+		s.config.LockWait = defaultLockWait
+	}
 	if s.config.MaxSize == 0 {
 		s.config.MaxSize = defaultMaxSize
 	}
@@ -130,8 +139,8 @@ func (s *Sink) faults() error {
 	if s.config.MaxSize < 0 {
 		faults = append(faults, fmt.Errorf("filesink: Config.MaxSize is %d: use a number of bytes, or 0 for 64 MiB", s.config.MaxSize))
 	}
-	if s.config.LockWait < 0 {
-		faults = append(faults, fmt.Errorf("filesink: Config.LockWait is %v: use a time to wait, or 0 for none", s.config.LockWait))
+	if s.config.LockWait < 0 && s.config.LockWait != NoWait {
+		faults = append(faults, fmt.Errorf("filesink: Config.LockWait is %v: use a time to wait, 0 for 30s, or filesink.NoWait", s.config.LockWait))
 	}
 	return errors.Join(faults...)
 }
@@ -160,7 +169,7 @@ func (s *Sink) Close() error {
 	s.closed = true
 	err := s.closeFile()
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, unlock(s.lock), s.lock.Close())
 		s.lock = nil
 	}
 	if err != nil {

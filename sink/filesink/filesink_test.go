@@ -228,8 +228,8 @@ func TestMovedAway(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	err := filesink.New(filesink.Config{MaxSize: -1, LockWait: -1}).Validate()
-	for _, part := range []string{"Config.Path is empty", "Config.MaxSize is -1", "Config.LockWait is -1ns"} {
+	err := filesink.New(filesink.Config{MaxSize: -1, LockWait: -2}).Validate()
+	for _, part := range []string{"Config.Path is empty", "Config.MaxSize is -1", "Config.LockWait is -2ns"} {
 		require.ErrorContains(t, err, part)
 	}
 	dir := t.TempDir()
@@ -277,8 +277,11 @@ func TestOneProcess(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "usage.jsonl")
 	first := open(t, filesink.Config{Path: path})
-	second := filesink.New(filesink.Config{Path: path})
-	require.ErrorContains(t, second.Validate(), "in use by another process")
+	second := filesink.New(filesink.Config{Path: path, LockWait: filesink.NoWait})
+	err := second.Validate()
+	for _, advice := range []string{"in use by another process", "another sink of this one", "raise Config.LockWait", "split the bill", "two routes"} {
+		require.ErrorContains(t, err, advice)
+	}
 	require.ErrorIs(t, second.Deliver(t.Context(), recordsOf(0, 1)), sink.ErrNotApplied)
 	require.NoError(t, first.Close())
 	require.NoError(t, second.Validate())
@@ -294,11 +297,14 @@ func TestLockWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(dir, "usage.jsonl")
 		first := open(t, filesink.Config{Path: path})
-		started := time.Now()
-		second := filesink.New(filesink.Config{Path: path, LockWait: time.Minute})
-		require.ErrorContains(t, second.Validate(), "in use by another process")
-		require.GreaterOrEqual(t, time.Since(started), time.Minute)
-		time.AfterFunc(30*time.Second, func() { _ = first.Close() })
+		for wait, want := range map[time.Duration]time.Duration{0: 30 * time.Second, time.Minute: time.Minute, filesink.NoWait: 0} {
+			started := time.Now()
+			other := filesink.New(filesink.Config{Path: path, LockWait: wait})
+			require.ErrorContains(t, other.Validate(), "in use by another process")
+			require.InDelta(t, want, time.Since(started), float64(time.Second))
+		}
+		second := filesink.New(filesink.Config{Path: path}) // as in a rolling deploy
+		time.AfterFunc(25*time.Second, func() { _ = first.Close() })
 		require.NoError(t, second.Validate())
 		require.NoError(t, second.Close())
 	})

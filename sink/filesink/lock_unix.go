@@ -25,3 +25,7 @@ func tryLock(f *os.File) (bool, error) {
 		}
 	}
 }
+
+// unlock gives the lock up. Closing f alone would not while a child process that was
+// just forked still holds it, until its exec.
+func unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -75,7 +75,7 @@ func (s *Sink) acquire(wait time.Duration) error {
 			continue
 		}
 		if err == nil {
-			err = fmt.Errorf("%s is in use by another process: give each its own Config.Path", s.path)
+			err = fmt.Errorf("%s is in use by another process, or by another sink of this one: stop the other process, or raise Config.LockWait if it is about to stop, for a path of one's own would split the bill; two routes of one process need a Config.Path each", s.path)
 		}
 		return errors.Join(fmt.Errorf("filesink: lock: %w", err), f.Close())
 	}
