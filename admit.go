@@ -129,7 +129,11 @@ func ask(ctx context.Context, c license.Checker, q license.Query) (v license.Ver
 			v, err = license.Verdict{}, &checkerPanic{p, debug.Stack()}
 		}
 	}()
-	return c.Check(ctx, q)
+	v, err = c.Check(ctx, q)
+	if err != nil {
+		_, _ = err.Error(), errors.Is(err, errUntil) // an error that panics shall do it here
+	}
+	return v, err
 }
 
 // checkerPanic tells of a panic without its text, which may hold a key; the
@@ -161,7 +165,7 @@ func (f *Feature) warn(ctx context.Context, why string, err error) {
 		if err != nil {
 			attrs = append(attrs, slog.Any("error", err))
 		}
-		if p, ok := errors.AsType[*checkerPanic](err); ok {
+		if p, ok := err.(*checkerPanic); ok {
 			attrs = append(attrs, slog.String("stack", string(p.stack)))
 		}
 		f.meter.log().LogAttrs(ctx, slog.LevelWarn, "meter: calls are refused (told once a minute)", attrs...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"time"
 )
 
@@ -105,19 +106,27 @@ func (m *Meter) catchUp(ctx context.Context) (caughtUp bool, err error) {
 	return caughtUp, nil
 }
 
+// joinType is what errors.Join returns.
+var joinType = reflect.TypeOf(errors.Join(io.EOF))
+
 // distinct joins errors, each text once: several parts of a shutdown tell that the
-// same time is up.
+// same time is up. It calls no method of an error that a sink's Close returned.
 func distinct(errs ...error) error {
 	var all []error
 	told := map[string]bool{}
 	var add func(error)
 	add = func(err error) {
-		if parts := joined(err); parts != nil {
-			for _, part := range parts {
+		if err == nil {
+			return
+		}
+		if reflect.TypeOf(err) == joinType {
+			for _, part := range err.(interface{ Unwrap() []error }).Unwrap() {
 				add(part)
 			}
-		} else if err != nil && !told[err.Error()] {
-			told[err.Error()] = true
+			return
+		}
+		if text := fmt.Sprint(err); !told[text] { // fmt survives what panics
+			told[text] = true
 			all = append(all, err)
 		}
 	}
@@ -125,14 +134,6 @@ func distinct(errs ...error) error {
 		add(err)
 	}
 	return errors.Join(all...)
-}
-
-// joined takes apart what errors.Join made, and nothing that has a text of its own.
-func joined(err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(j.Unwrap()...).Error() == err.Error() {
-		return j.Unwrap()
-	}
-	return nil
 }
 
 // accepted sums up all units, over the routes.

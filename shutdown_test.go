@@ -144,6 +144,14 @@ func TestShutdownTellsWhatCloseSaid(t *testing.T) {
 	require.EqualError(t, err, "meter: shutdown: disk full")
 }
 
+func TestShutdownSurvivesWhatCloseReturns(t *testing.T) {
+	t.Parallel()
+	var slip *pathError
+	m := open(t, func(c *Config) { c.Checker = &closable{err: slip} })
+	_, ok := errors.AsType[*ShutdownError](m.Shutdown(t.Context()))
+	require.True(t, ok)
+}
+
 func TestConcurrentShutdowns(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
