@@ -83,7 +83,8 @@ type Record struct {
 	Kind       Kind              // how quantities combine
 	Quantity   int64             // whole units; above 0 for Sum, at least 0 for Max and Last
 	Start, End time.Time         // when it was used: [Start, End), whole seconds, UTC
-	Attempt    int               // 1 on the first attempt; above 1 an earlier one may have been recorded
+	Attempt    int               // 1 on the first attempt
+	Doubt      bool              // an earlier attempt may have been recorded
 	Instance   int               // of the meter that counted it, as its Config.Instance says
 }
 

@@ -141,7 +141,7 @@ func (sd *sealed) take(b *Batch, most int, hold func(sink.Feature) bool, ln *lan
 		if hold != nil && hold(sink.Feature{Name: rec.Feature, Kind: rec.Kind}) {
 			continue
 		}
-		rec.Attempt = try.attempts + 1
+		rec.Attempt, rec.Doubt = try.attempts+1, s == inDoubt
 		if s == inDoubt || o.first[entry] != 0 {
 			rec.Attempt = max(rec.Attempt, 2) // of an earlier process, or before an operator's decision
 		}
