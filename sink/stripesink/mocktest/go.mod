@@ -8,6 +8,10 @@ require (
 	github.com/stripe/stripe-go/v76 v76.25.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/time v0.16.0 // indirect
+)
 
 replace github.com/inprocess/meter => ../../..
