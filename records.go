@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/inprocess/meter/internal/ledger"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -52,9 +53,7 @@ func (m *Meter) Settle(ctx context.Context, route, recordID string, as sink.Outc
 	}
 	switch as {
 	case sink.Voided:
-		if err := m.void(ctx, route, recordID); err != nil {
-			return err
-		}
+		return m.void(ctx, route, recordID, note)
 	case sink.Delivered, sink.Rejected, sink.Pending:
 	default:
 		return fmt.Errorf("meter: settle: %v is no decision; use Delivered, Voided, Rejected or Pending", as)
@@ -83,7 +82,9 @@ func (m *Meter) Records(route string, start, end time.Time) (iter.Seq2[sink.Reco
 // Reopen takes a delivered record into quarantine as Rejected: its biller took it,
 // and reports now that it can't bill it. Settled as Pending, it is sent again under
 // another ID, for the biller knows the old one. A record is there for at least as
-// long as its sink's Limits say in Confirm. Reopening it twice is no error.
+// long as its sink's Limits say in Confirm, unless MaxDisk is too small for that,
+// which Health says. For one that is in quarantine already, or that an operator has
+// decided about, it does nothing.
 //
 // Guarantee: durable once it returns nil.
 // Blocking: one fsync.
@@ -109,31 +110,38 @@ func (m *Meter) route(name string) (route, error) {
 	return route{}, fmt.Errorf("meter: there is no route %q in Config.Sinks", name)
 }
 
-// void asks the biller to take a record back that it has or may have.
-func (m *Meter) void(ctx context.Context, routeName, recordID string) (err error) {
-	at, err := m.route(routeName)
-	if err != nil {
-		return nil // of an earlier configuration: nobody to ask
-	}
+// void settles a record as voided, after its biller has taken it back if it has it or
+// may have it.
+func (m *Meter) void(ctx context.Context, routeName, recordID, note string) error {
 	r, err := m.ledger.Find(routeName, recordID)
-	doubt := r.Outcome == sink.InDoubt && r.Held // else it is still being sent
-	if err != nil || !doubt && r.Outcome != sink.Delivered {
+	if err != nil {
 		return err
 	}
-	voider, ok := at.sink.(sink.Voider)
+	doubt := r.Outcome == sink.InDoubt && r.Held // else it is still being sent
+	if at, err := m.route(routeName); err == nil && (doubt || r.Outcome == sink.Delivered) {
+		if err := at.takeBack(ctx, r); err != nil {
+			return err
+		}
+	}
+	return m.ledger.SettleFound(routeName, r, sink.Voided, note)
+}
+
+// takeBack asks the sink to take a record back.
+func (r route) takeBack(ctx context.Context, record ledger.Found) (err error) {
+	voider, ok := r.sink.(sink.Voider)
 	switch {
-	case !ok && r.Outcome == sink.Delivered:
-		return fmt.Errorf("meter: the sink of route %q can't take record %s back: correct it at the biller", routeName, recordID)
+	case !ok && record.Outcome == sink.Delivered:
+		return fmt.Errorf("meter: the sink of route %q can't take record %s back: correct it at the biller", r.name, record.ID)
 	case !ok:
 		return nil
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("meter: the sink of route %q panicked in Void: %v", routeName, p)
+			err = fmt.Errorf("meter: the sink of route %q panicked in Void: %v", r.name, p)
 		}
 	}()
-	if err := voider.Void(ctx, r.Record); err != nil {
-		return fmt.Errorf("meter: record %s is not voided: its biller does not take it back (to write it off here all the same, settle it as %v): %w", recordID, sink.Rejected, err)
+	if err := voider.Void(ctx, record.Record); err != nil {
+		return fmt.Errorf("meter: record %s is not voided: its biller does not take it back (to write it off here all the same, settle it as %v): %w", record.ID, sink.Rejected, err)
 	}
 	return nil
 }

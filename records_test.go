@@ -17,6 +17,7 @@ type secondThoughts struct {
 	refuse error // of Void
 	got    []sink.Record
 	voided []string
+	during func() // of Void; nil: nothing
 }
 
 func (s *secondThoughts) Limits() sink.Limits { return sink.Limits{Confirm: time.Hour} }
@@ -27,6 +28,9 @@ func (s *secondThoughts) Deliver(_ context.Context, records []sink.Record) error
 }
 
 func (s *secondThoughts) Void(_ context.Context, r sink.Record) error {
+	if s.during != nil {
+		s.during()
+	}
 	if s.refuse == nil {
 		s.voided = append(s.voided, r.ID)
 	}
@@ -127,4 +131,19 @@ func TestRecords(t *testing.T) {
 
 	_, err = open(t, func(c *Config) { c.Dir = t.TempDir() }).Records("memory", began, time.Now())
 	require.ErrorContains(t, err, "Config.Retain")
+}
+
+// While a biller is asked to take a doubt back, somebody else may settle it.
+func TestVoidNoticesWhatChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := &secondThoughts{answer: errors.New("no answer")}
+	m := billOne(t, s)
+	id := s.got[0].ID
+	s.answer = nil
+	s.during = func() {
+		require.NoError(t, m.Settle(t.Context(), "biller", id, sink.Pending, "it does not have it"))
+		require.NoError(t, m.Flush(t.Context()))
+	}
+	require.ErrorContains(t, m.Settle(t.Context(), "biller", id, sink.Voided, "a gift"), "has become delivered meanwhile")
+	require.EqualValues(t, 5, m.Books()[0].Delivered)
 }

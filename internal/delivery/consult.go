@@ -17,6 +17,8 @@ const (
 	// verifyEvery is how often a sink is asked about records in doubt. They have
 	// waited for a day; what the biller reads may lag behind by minutes.
 	verifyEvery = 30 * time.Minute
+	// enoughFailures in a row say that the biller can't be asked at all now.
+	enoughFailures = 5
 )
 
 // consult asks a sink, beside its deliveries, what else it knows. Each question
@@ -55,16 +57,19 @@ func (r *route) schedule(s sink.Scheduler) {
 
 // verify settles the doubts about which the sink has found out the truth.
 func (r *route) verify(v sink.Verifier) {
+	failures := 0
 	for _, doubt := range r.ledger.Doubts(r.index) {
-		if r.life.Err() != nil {
+		if r.life.Err() != nil || failures == enoughFailures {
 			return
 		}
 		outcome, err := r.ask(v, doubt)
 		if r.panics.note(err); err != nil {
 			r.log.LogAttrs(r.life, slog.LevelWarn, "a record in doubt could not be verified",
 				slog.String("record", doubt.ID), slog.String("error", text(err)))
-			return // the next one would hardly fare better
+			failures++
+			continue
 		}
+		failures = 0
 		if outcome != sink.Delivered && outcome != sink.Pending {
 			continue
 		}

@@ -57,18 +57,18 @@ func TestDoubtsAreVerified(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLedger(t, 1)
-		for _, id := range []string{"there", "missing", "unclear", "shared", "unreachable", "behind"} {
+		for _, id := range []string{"there", "missing", "unclear", "shared", "unreachable", "behind", "u1", "u2", "u3", "u4", "u5", "last"} {
 			l.routes[0].doubts = append(l.routes[0].doubts, ledger.Doubt{Record: sink.Record{ID: id}, Alone: id != "shared"})
 		}
 		down := true
 		o := &oracle{biller: newBiller(t, nil), end: func(time.Time) time.Time { return time.Time{} }}
 		o.verify = func(r sink.Record, alone bool) (sink.Outcome, error) {
 			switch {
-			case r.ID == "there" || r.ID == "behind":
+			case r.ID == "there" || r.ID == "behind" || r.ID == "last":
 				return sink.Delivered, nil
 			case r.ID == "missing":
 				return sink.Pending, nil
-			case r.ID == "unreachable" && down:
+			case r.ID[0] == 'u' && r.ID != "unclear" && down:
 				return sink.Delivered, errors.New("connection refused")
 			case r.ID == "shared":
 				require.False(t, alone)
@@ -83,13 +83,13 @@ func TestDoubtsAreVerified(t *testing.T) {
 		verified := func(id string, as sink.Outcome) string {
 			return "a " + id + " " + as.String() + `: verified with the sink of route "a"`
 		}
-		require.Equal(t, []string{verified("there", sink.Delivered), verified("missing", sink.Pending)}, l.settled)
+		require.Equal(t, []string{verified("there", sink.Delivered), verified("missing", sink.Pending), verified("behind", sink.Delivered)}, l.settled)
 		require.Contains(t, out.String(), "connection refused")
 		down = false
 		time.Sleep(verifyEvery)
 		synctest.Wait()
-		require.Len(t, l.settled, 3)
-		require.Equal(t, verified("behind", sink.Delivered), l.settled[2])
+		require.Len(t, l.settled, 4)
+		require.Equal(t, verified("last", sink.Delivered), l.settled[3])
 		require.NoError(t, d.Stop(context.Background()))
 	})
 }

@@ -34,7 +34,7 @@ func TestWithTheLedger(t *testing.T) {
 					return sink.Func(func(ctx context.Context, records []sink.Record) error {
 						mu.Lock()
 						for _, record := range records {
-							record.Attempt, record.Dimensions = 0, nil
+							record.Attempt, record.Doubt, record.Dimensions = 0, false, nil
 							if known, ok := bodies[record.ID]; ok && !reflect.DeepEqual(known, record) {
 								t.Errorf("%v became %v", known, record)
 							}

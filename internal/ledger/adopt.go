@@ -162,6 +162,9 @@ func (l *Ledger) recoverOrphan(orphan *store, segments map[uuid]*found, folded m
 	if waiting, err = l.recoverAll(orphan, segments, folded); err != nil {
 		return nil, err
 	}
+	if err := l.checkAddresses(waiting); err != nil {
+		return nil, err
+	}
 	if err := l.finishMerges(waiting); err != nil {
 		return nil, err
 	}

@@ -258,3 +258,31 @@ func TestCopyRepeatsNoDecision(t *testing.T) {
 		require.EqualValues(t, 7, n)
 	})
 }
+
+// TestAdoptionOfAnotherDestination leaves alone what is owed to another address, for
+// this directory could not be opened with it.
+func TestAdoptionOfAnotherDestination(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		theirs, own := filepath.Join(base, "theirs"), filepath.Join(base, "own")
+		to := func(a string) func(*Config) { return func(c *Config) { c.Routes[0].Address = a } }
+		l := open(t, "mapped", theirs, to("first"))
+		require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 5))
+		rotate(t, l)
+		require.NoError(t, l.Close(context.Background()))
+		time.Sleep(time.Minute)
+		adopting := func(c *Config) { c.Adopt = filepath.Join(base, "*") }
+		for range 2 {
+			l = open(t, "mapped", own, to("second"), adopting)
+			synctest.Wait()
+			require.ErrorContains(t, l.Health(), `usage is still owed to another address`)
+			require.Empty(t, l.Books())
+			require.NoError(t, l.Close(context.Background()))
+		}
+		l = open(t, "mapped", own, to("first"), adopting)
+		synctest.Wait()
+		require.NoError(t, l.Health())
+		require.EqualValues(t, 5, l.Books()[0].Pending)
+	})
+}

@@ -138,11 +138,11 @@ func observe(t *testing.T, files map[string][]byte) (*observed, error) {
 	for _, r := range deliver(t, l, 0, sink.Delivered) {
 		_, twice := o.taken[r.ID]
 		require.False(t, twice)
-		r.Attempt, r.End = 0, time.Time{} // the end of a killed window is when it was recovered
+		r.Attempt, r.Doubt, r.End = 0, false, time.Time{} // the end of a killed window is when it was recovered
 		o.taken[r.ID] = r
 	}
 	for r := range l.Quarantine() {
-		r.Attempt, r.End = 0, time.Time{}
+		r.Attempt, r.Doubt, r.End = 0, false, time.Time{}
 		o.held[r.ID] = r.Record
 	}
 	kept, _ := filepath.Glob(filepath.Join(dir, damagedDir, "*"))

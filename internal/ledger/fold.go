@@ -104,15 +104,23 @@ func (l *Ledger) foldSettled() error {
 // confirming are the segments with records that their billers may still take back.
 // They must not fill the disk: beyond a share of the budget the oldest is let go.
 func (l *Ledger) confirming(now time.Time) map[*sealed]bool {
-	waiting, list := make(map[*sealed]bool), l.sealedNow()
+	waiting, list, early := make(map[*sealed]bool), l.sealedNow(), 0
 	for i, room := len(list)-1, l.confirmBytes; i >= 0; i-- {
 		sd := list[i]
 		sd.mu.Lock()
 		if now.Before(sd.confirm) {
 			room -= int64(sd.head.blocks) * blockSize
 			waiting[sd] = room >= 0
+			if room < 0 && sd.unsettled == 0 {
+				early++
+			}
 		}
 		sd.mu.Unlock()
+	}
+	if early > 0 {
+		l.health.set("confirm", errors.New("meter: delivered records are folded before their biller's time for second thoughts is over: raise Config.MaxDisk"))
+	} else {
+		l.health.clear("confirm")
 	}
 	return waiting
 }

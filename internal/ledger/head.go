@@ -40,6 +40,8 @@ type head struct {
 	blocks     uint32
 	slots      uint32 // intact slots at sealing, stripes and unset ones included
 	jumped     bool   // the wall clock jumped while it was open
+	afterEnd   bool   // its window began where a bill ended
+	atEnd      bool   // its window ended where a bill does
 }
 
 func (h *head) size() int64 { return headSize + 2*h.inputsSize() }
@@ -87,6 +89,9 @@ func (h *head) encodeOpened() []byte {
 	b := make([]byte, sectorSize)
 	copy(b, "opened\x00\x00")
 	order.PutUint64(b[8:], uint64(h.start))
+	if h.afterEnd {
+		b[16] = 1
+	}
 	order.PutUint32(b[sectorSize-4:], checksum(h.uuid, b[:sectorSize-4]))
 	return b
 }
@@ -99,6 +104,12 @@ func (h *head) encodeClosed() []byte {
 	order.PutUint32(b[24:], h.blocks)
 	if h.jumped {
 		b[28] = 1
+	}
+	if h.atEnd {
+		b[29] = 1
+	}
+	if h.afterEnd {
+		b[30] = 1
 	}
 	order.PutUint32(b[32:], h.slots)
 	order.PutUint32(b[sectorSize-4:], checksum(h.uuid, b[:sectorSize-4]))
@@ -170,11 +181,12 @@ func decodeHead(b []byte) (h *head, intact bool, err error) {
 	}
 	for _, at := range [...]int{0, mirrorAt} {
 		if part := b[at+openedAt:][:sectorSize]; h.end == 0 && sectorIntact(h.uuid, part) {
-			h.start = int64(order.Uint64(part[8:]))
+			h.start, h.afterEnd = int64(order.Uint64(part[8:])), part[16] == 1
 		}
 		if part := b[at+closedAt:][:sectorSize]; sectorIntact(h.uuid, part) {
 			h.start, h.end = int64(order.Uint64(part[8:])), int64(order.Uint64(part[16:]))
-			h.blocks, h.jumped, h.slots = order.Uint32(part[24:]), part[28] == 1, order.Uint32(part[32:])
+			h.blocks, h.slots = order.Uint32(part[24:]), order.Uint32(part[32:])
+			h.jumped, h.atEnd, h.afterEnd = part[28] == 1, part[29] == 1, part[30] == 1
 		}
 	}
 	return h, intact, nil

@@ -114,6 +114,7 @@ type Ledger struct {
 	unsaved []unsaved
 
 	tidying     sync.Mutex            // held while segments are folded or merged
+	reading     int                   // iterations over Records, which a merge would disturb; guarded by tidying
 	unmarked    map[*sealed][]*sealed // merged segments whose inputs' marks are not durable yet; guarded by tidying
 	totalsMu    sync.Mutex            // guards every series' total
 	lastAt      map[*Series]int64     // end of the window that a Last total is from; guarded by totalsMu
@@ -216,7 +217,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		return err
 	}
 	l.highWater.Store(l.totals.highWater)
-	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, time.Now().Unix()); err != nil {
+	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, max(time.Now().Unix(), l.totals.highWater)); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
 	var decisions map[decisionKey]quarantineLine
@@ -229,7 +230,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if err := l.totals.closeTail(l, l.holds); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
-	if err := l.checkAddresses(); err != nil {
+	if err := l.checkAddresses(l.sealedNow()); err != nil {
 		return err
 	}
 	return l.applyDecisions(l.sealedNow(), decisions)
@@ -237,8 +238,8 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 
 // checkAddresses refuses a route whose name led elsewhere when usage was counted
 // that is still owed: it would be billed to the wrong account.
-func (l *Ledger) checkAddresses() error {
-	for _, sd := range l.sealedNow() {
+func (l *Ledger) checkAddresses(list []*sealed) error {
+	for _, sd := range list {
 		if sd.settled() {
 			continue
 		}
@@ -264,7 +265,7 @@ func (l *Ledger) applyDecisions(list []*sealed, decisions map[decisionKey]quaran
 		}
 		sd.mu.Lock()
 		_, err = sd.load()
-		if err == nil && sd.outcomes(block).states[entry].held() {
+		if s := sd.outcomes(block).states[entry]; err == nil && (s.held() || s == delivered && to == voided) {
 			if err = sd.decide(block, entry, to); sd.copied && to == pending {
 				err = errors.Join(err, l.doubt(sd, block, entry))
 			}
@@ -358,7 +359,7 @@ func (l *Ledger) Close(context.Context) error {
 			l.discard(l.spare)
 			l.spare = nil
 		}
-		err := l.rotate(context.Background(), true)
+		err := l.rotate(true)
 		for _, sd := range l.sealedNow() {
 			sd.mu.Lock()
 			err = errors.Join(err, sd.flush())

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"context"
 	"time"
 )
 
@@ -16,11 +15,15 @@ func (l *Ledger) maintain() {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	window := l.windowEnd(time.Now()) // kept over a suspended night, after which it is long over
+	// Wall time decides: after a suspended night the window is long over.
+	window := l.windowEnd(time.Now())
 	for {
-		wait, due := sync, l.due(window)
+		wait := sync
 		if l.window > 0 {
-			wait = min(wait, time.Until(due))
+			wait = min(wait, time.Until(l.due(window)))
+		}
+		if l.inMemoryOnly() {
+			wait = min(wait, time.Second)
 		}
 		timer.Reset(max(wait, 0))
 		select {
@@ -38,20 +41,26 @@ func (l *Ledger) maintain() {
 		if l.syncPolicy > 0 {
 			_ = l.active.Load().journal.sync() // a failure shows in Health
 		}
-		if l.window > 0 && !now.Before(l.due(window)) {
-			l.background(func() {
-				_ = l.rotate(context.Background(), false) // a failure shows in Health
-			})
-			window = l.windowEnd(now)
-			l.forgetEnds(now)
-			nudge(l.untidy)
-		} else if len(l.unsavedNow()) > 0 || l.active.Load().fallback {
+		if l.inMemoryOnly() {
 			l.background(func() {
 				l.saveAgain()
 				l.prepareSpare()
 			})
 		}
+		if l.window > 0 && !now.Before(l.due(window)) {
+			l.background(func() {
+				_ = l.rotate(false) // a failure shows in Health
+			})
+			window = l.windowEnd(now)
+			l.forgetEnds(now)
+			nudge(l.untidy)
+		}
 	}
+}
+
+// inMemoryOnly reports whether counts that should be on disk are not.
+func (l *Ledger) inMemoryOnly() bool {
+	return l.store != nil && (len(l.unsavedNow()) > 0 || l.active.Load().fallback)
 }
 
 // housekeep runs until the ledger closes: it tidies after every window, which can
@@ -100,7 +109,7 @@ func (l *Ledger) background(fn func()) {
 // that it named; zero: none. A window that only Flush ends is left alone.
 func (l *Ledger) EndWindowAt(route int, at time.Time) {
 	second := int64(0)
-	if !at.IsZero() {
+	if at.After(time.Now()) {
 		second = at.Unix()
 	}
 	before := l.ends[route].Load()
@@ -113,15 +122,30 @@ func (l *Ledger) EndWindowAt(route int, at time.Time) {
 }
 
 // due is when the running window ends: at its regular end or where a route wants
-// it, but not nearer to its begin than windows may be.
+// it, but not so soon after its begin, or before an end that matters, that windows
+// would begin too near to each other. What has passed since its begin is not the wall
+// clock's business, which may have been set back.
 func (l *Ledger) due(window time.Time) time.Time {
 	second := window.Unix()
+	if first := l.firstEnd(); first != 0 && first < second+l.spacing {
+		second = first
+	}
+	at := time.Unix(second, 0)
+	left := time.Duration(l.spacing)*time.Second - time.Since(l.active.Load().since)
+	if soonest := time.Now().Add(left); left > 0 && at.Before(soonest) {
+		return soonest
+	}
+	return at
+}
+
+// firstEnd is the first second at which a route wants a window to end; 0: none.
+func (l *Ledger) firstEnd() (first int64) {
 	for i := range l.ends {
-		if at := l.ends[i].Load(); at != 0 && at < second {
-			second = at
+		if at := l.ends[i].Load(); at != 0 && (first == 0 || at < first) {
+			first = at
 		}
 	}
-	return time.Unix(max(second, l.active.Load().head.start+l.spacing), 0)
+	return first
 }
 
 // forgetEnds drops the times that have come.

@@ -24,7 +24,7 @@ func (l *Ledger) merge() {
 	defer l.tidying.Unlock()
 	for route := range l.routes {
 		for _, inputs := range l.mergeable(route) {
-			if l.stopping() {
+			if l.stopping() || l.reading > 0 {
 				return
 			}
 			if err := l.mergeHour(route, inputs); err != nil {
@@ -39,30 +39,41 @@ func (l *Ledger) merge() {
 }
 
 // slice is what a merged segment stays within: an hour of UTC, as one process
-// counted it.
+// counted it, and of it what stands on one bill.
 type slice struct {
 	hour     int64
 	instance uint8
+	bill     int // counts up at the ends of bills within the process's windows
 }
 
 // mergeable groups a route's unsent segments by hour.
 func (l *Ledger) mergeable(route int) [][]*sealed {
 	hours := make(map[slice][]*sealed)
 	now := l.tick()
+	var bills [256]int // by instance
 	for _, sd := range l.sealedNow() {
+		if sd.head.afterEnd {
+			bills[sd.head.instance]++
+		}
+		bill := bills[sd.head.instance]
+		if sd.head.atEnd {
+			bills[sd.head.instance]++
+		}
 		hour := sd.head.start / 3600
 		if sd.head.merged || sd.head.end > (hour+1)*3600 || now < (hour+1)*3600+mergeAfter {
 			continue
 		}
 		sd.mu.Lock()
 		if sd.unsent[route] > 0 && !sd.paused && !sd.anyUndecided(route) {
-			s := slice{hour, sd.head.instance}
+			s := slice{hour, sd.head.instance, bill}
 			hours[s] = append(hours[s], sd)
 		}
 		sd.mu.Unlock()
 	}
 	var groups [][]*sealed
-	inOrder := func(a, b slice) int { return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.instance, b.instance)) }
+	inOrder := func(a, b slice) int {
+		return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.instance, b.instance), cmp.Compare(a.bill, b.bill))
+	}
 	for _, s := range slices.SortedFunc(maps.Keys(hours), inOrder) {
 		for _, group := range portions(hours[s]) {
 			if len(group) > 1 {
@@ -107,6 +118,7 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	}
 	sums := make(map[string]int64)
 	var keys []string
+	h.afterEnd, h.atEnd = inputs[0].head.afterEnd, inputs[len(inputs)-1].head.atEnd
 	for _, sd := range inputs {
 		h.inputs = append(h.inputs, sd.head.uuid)
 		h.end = max(h.end, sd.head.end)

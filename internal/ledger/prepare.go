@@ -1,8 +1,8 @@
 package ledger
 
 import (
-	"context"
 	"os"
+	"time"
 
 	"github.com/inprocess/meter/internal/disk"
 )
@@ -107,7 +107,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 // activate stamps a prepared segment with its window and makes the stamp
 // durable, so that the first count in it finds it recoverable.
 func (l *Ledger) activate(seg *segment, start int64) error {
-	seg.head.start = start
+	seg.head.start, seg.since = start, time.Now()
 	if seg.file != nil {
 		err := l.store.steps(
 			step{"open head", func() error { return writePart(seg.file, openedAt, seg.head.encodeOpened()) }},
@@ -141,7 +141,7 @@ func (l *Ledger) prepareSpare() {
 		l.spare = spare
 		l.health.clear("room")
 		if l.active.Load().fallback {
-			_ = l.rotate(context.Background(), false) // a failure shows in Health
+			_ = l.rotate(false) // a failure shows in Health
 		}
 	}
 }

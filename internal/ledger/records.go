@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -27,8 +28,17 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 	}
 	within := func(h *head) bool { return h.start >= start.Unix() && h.start < end.Unix() }
 	return func(yield func(sink.Record, sink.Outcome) bool) {
+		l.tidying.Lock()
+		l.reading++
+		list := l.sealedNow()
+		l.tidying.Unlock()
+		defer func() {
+			l.tidying.Lock()
+			l.reading--
+			l.tidying.Unlock()
+		}()
 		seen := make(map[uuid]bool)
-		for _, sd := range l.sealedNow() {
+		for _, sd := range list {
 			if !within(&sd.head) {
 				continue
 			}
@@ -45,12 +55,15 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 		}
 		for _, f := range l.store.retained() {
 			h, err := readHead(f.path)
-			if err != nil || !within(h) || seen[h.uuid] {
+			if err == nil && (!within(h) || seen[h.uuid]) {
 				continue
 			}
-			found, err := l.recordsIn(f.path, route)
+			var found []routeRecord
+			if err == nil {
+				found, err = l.recordsIn(f.path, route)
+			}
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				l.health.set("retained", fmt.Errorf("meter: a retained segment can't be read: %w", err))
+				l.health.set("retained "+filepath.Base(f.path), fmt.Errorf("meter: retained segment %s is damaged, and records of it are missing: %w", filepath.Base(f.path), err))
 			}
 			for _, r := range found {
 				if !yield(r.Record, r.state.outcome()) {
@@ -107,8 +120,12 @@ func (l *Ledger) recordsIn(path, route string) ([]routeRecord, error) {
 		return nil, err
 	}
 	sd := newSealed(l, *h, path)
-	sd.img, _ = newImage(data[min(h.size(), int64(len(data))):], h.uuid, true)
-	return sd.routeRecords(route), nil
+	var d damage
+	sd.img, d = newImage(data[min(h.size(), int64(len(data))):], h.uuid, true)
+	if d.missing = h.missing(sd.img); d.any() {
+		err = fmt.Errorf("%d blocks and %d counts are unreadable, %d slots are missing", d.blocks, d.counts, d.missing)
+	}
+	return sd.routeRecords(route), err
 }
 
 // routeRecords are the records that a route owes or owed. The caller holds mu.

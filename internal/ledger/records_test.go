@@ -131,3 +131,70 @@ func TestAdoptionKeepsWhatIsRetained(t *testing.T) {
 		require.Fail(t, "no record")
 	})
 }
+
+// TestRecordsOfDamagedFiles: what Records leaves out it does not say.
+func TestRecordsOfDamagedFiles(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func([]byte) []byte{
+		"head":  func(b []byte) []byte { clear(b[:headSize]); return b },
+		"slots": func(b []byte) []byte { clear(b[headSize:]); return b },
+		"cut":   func(b []byte) []byte { return b[:headSize] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := open(t, "mapped", dir, minutely, retaining)
+				f := feature(t, l, "calls", sink.Sum)
+				began := time.Now()
+				require.NoError(t, f.Add("acme", 5))
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				deliver(t, l, 0, sink.Delivered)
+				l.tidy()
+				files := l.store.retained()
+				require.Len(t, files, 1)
+				data, err := os.ReadFile(files[0].path)
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(files[0].path, harm(data), 0o600))
+				records, err := l.Records("main", began.Add(-time.Minute), time.Now())
+				require.NoError(t, err)
+				n := int64(0)
+				for r := range records {
+					n += r.Quantity
+				}
+				if n != 5 && l.Health() == nil {
+					t.Errorf("Records yields %d of 5, without an error, and Health is nil", n)
+				}
+			})
+		})
+	}
+}
+
+// TestRecordsWhileMergesWait: an iteration that a merge overtakes loses records.
+func TestRecordsWhileMergesWait(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir, minutely, retaining)
+		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+		began := time.Now()
+		for range 30 {
+			require.NoError(t, f.Add("acme", 1))
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		records, err := l.Records("main", began.Add(-time.Hour), began.Add(time.Hour))
+		require.NoError(t, err)
+		n := int64(0)
+		first := true
+		for r := range records {
+			n += r.Quantity
+			if first {
+				first = false
+				time.Sleep(90 * time.Minute)
+				l.tidy()
+			}
+		}
+		require.EqualValues(t, 30, n)
+	})
+}

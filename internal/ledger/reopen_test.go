@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,7 +56,12 @@ func TestReopen(t *testing.T) {
 		require.NoError(t, l.Settle(ctx, "main", ids["a"], sink.Voided, "a gift"))
 		require.NoError(t, l.Settle(ctx, "main", ids["b"], sink.Pending, "the customer is there now"))
 		require.ErrorIs(t, l.Reopen("main", ids["b"], "late report of the first try"), sink.ErrUnknownRecord)
-		require.NoError(t, l.Settle(ctx, "main", ids["d"], sink.Voided, "undone at the biller's"), "also a delivered one")
+		found, err := l.Find("main", ids["d"])
+		require.NoError(t, err)
+		require.ErrorContains(t, l.Settle(ctx, "main", ids["d"], sink.Voided, "?"), "not in quarantine", "whose biller knows nothing of that")
+		require.NoError(t, l.SettleFound("main", found, sink.Voided, "undone at the biller's"))
+		require.ErrorContains(t, l.SettleFound("main", found, sink.Voided, "again"), "has become voided meanwhile")
+		require.NoError(t, l.Reopen("main", ids["d"], "a report about what is undone"), "changes nothing")
 		if mode != "memory" {
 			require.NoError(t, l.Close(ctx))
 			l = open(t, mode, dir, minutely, confirming)
@@ -127,6 +134,64 @@ func TestDoubtsKnowWhetherTheyAreAlone(t *testing.T) {
 		require.Len(t, doubts, 3)
 		for _, d := range doubts {
 			require.Equal(t, d.Subject == "alone", d.Alone, d.Subject)
+		}
+	})
+}
+
+// TestVoidOfDeliveredSurvivesDeath: a delivered record is voided; the decision is on paper, and the process dies.
+func TestVoidOfDeliveredSurvivesDeath(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		var onlyPaper atomic.Bool
+		change := func(c *Config) {
+			confirming(c)
+			c.step = func(what string) error {
+				if onlyPaper.Load() && what != "append quarantine" && what != "sync quarantine" {
+					return errDead
+				}
+				return nil
+			}
+		}
+		l := open(t, mode, dir, change)
+		f := feature(t, l, "calls", sink.Sum)
+		require.NoError(t, f.Add("acme", 5))
+		rotate(t, l)
+		records := deliver(t, l, 0, sink.Delivered)
+		onlyPaper.Store(true)
+		found, err := l.Find("main", records[0].ID)
+		require.NoError(t, err)
+		err = l.SettleFound("main", found, sink.Voided, "the biller took it back")
+		require.ErrorContains(t, err, "takes effect at the next Open")
+		abandon(l)
+		onlyPaper.Store(false)
+		l = open(t, mode, dir, change)
+		require.EqualValues(t, 5, l.Books()[0].Voided, "%+v", l.Books())
+	})
+}
+
+// TestAdoptedWindowsMayOverlap: after an adoption a doubt is said to be alone that is not.
+func TestAdoptedWindowsMayOverlap(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		theirs, own := filepath.Join(base, "theirs"), filepath.Join(base, "own")
+		nodedupe := func(c *Config) { c.Routes[0].DedupeWindow = 0 }
+		a := open(t, "mapped", theirs, minutely, nodedupe, func(c *Config) { c.Instance = 1 })
+		b := open(t, "mapped", own, minutely, nodedupe)
+		require.NoError(t, feature(t, a, "calls", sink.Sum).Add("acme", 1))
+		require.NoError(t, feature(t, b, "calls", sink.Sum).Add("acme", 1))
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		deliver(t, b, 0, sink.InDoubt)
+		require.NoError(t, a.Close(context.Background()))
+		require.NoError(t, b.Close(context.Background()))
+		b = open(t, "mapped", own, minutely, nodedupe, func(c *Config) { c.Adopt = filepath.Join(base, "*") })
+		synctest.Wait()
+		require.EqualValues(t, 2, b.Books()[0].Accepted)
+		require.NoError(t, b.Close(context.Background()))
+		b = open(t, "mapped", own, minutely, nodedupe)
+		for _, d := range b.Doubts(0) {
+			require.False(t, d.Alone, "another record of [%v, %v) from the same directory is pending: %+v", d.Start, d.End, b.Books())
 		}
 	})
 }

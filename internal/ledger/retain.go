@@ -74,7 +74,7 @@ func (st *store) forget(path string) error {
 		h, err := readHead(path)
 		if err == nil {
 			second = max(second, h.start+1)
-		} else if !errors.Is(err, errNotASegment) {
+		} else {
 			second = max(second, time.Now().Unix()) // whatever it was
 		}
 		if err := st.keptSince(second); err != nil {

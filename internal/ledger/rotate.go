@@ -23,6 +23,9 @@ const (
 // once that is durable. Windows start on whole seconds of their own, so it may
 // wait for the next one.
 func (l *Ledger) Rotate(ctx context.Context) error {
+	if err := l.waitForNext(ctx); err != nil {
+		return err
+	}
 	if err := l.rotating.lock(ctx); err != nil {
 		return err
 	}
@@ -31,12 +34,26 @@ func (l *Ledger) Rotate(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer nudge(l.untidy)
-	return l.rotate(ctx, false)
+	return l.rotate(false)
+}
+
+// waitForNext waits until a new window may begin. Nobody is kept from anything
+// meanwhile.
+func (l *Ledger) waitForNext(ctx context.Context) error {
+	allowed := int64(maxDriftFlush)
+	if l.store == nil && l.spacing == 1 {
+		allowed = maxDriftMemory
+	}
+	old := l.active.Load()
+	if old.empty() && !old.fallback {
+		return nil
+	}
+	return l.wait(ctx, l.nextStart(old)-time.Now().Unix()-allowed)
 }
 
 // rotate makes the prepared segment the active one and seals the one before it.
 // The caller holds rotating.
-func (l *Ledger) rotate(ctx context.Context, closing bool) error {
+func (l *Ledger) rotate(closing bool) error {
 	l.sealRetired()
 	old := l.active.Load()
 	if closing {
@@ -50,21 +67,21 @@ func (l *Ledger) rotate(ctx context.Context, closing bool) error {
 		l.restamp(old)
 		return l.sealTrouble()
 	}
-	start, err := l.nextStart(ctx, old)
-	if err != nil {
-		return err
-	}
+	start := l.nextStart(old)
+	atEnd := l.endsAt(old.head.start, start)
 	next := l.spare
 	l.spare = nil
 	if next == nil {
 		next = l.prepare(l.extentWanted(old))
 	}
+	next.head.afterEnd = atEnd
 	if err := l.activate(next, start); err != nil {
 		l.health.set("room", l.noRoom(err))
 		l.discard(next)
 		next = l.heapSegment(firstExtent)
-		next.head.start = start
+		next.head.start, next.head.afterEnd, next.since = start, atEnd, time.Now()
 	}
+	old.head.atEnd = atEnd
 	l.retire(old, next)
 	l.sealRetired()
 	nudge(l.kick) // for the next spare
@@ -77,13 +94,24 @@ func spacingOf(minWindow time.Duration) int64 {
 }
 
 // nextStart picks the next window's first second: now, or the first that is far
-// enough from the old window's if that one has not come yet.
-func (l *Ledger) nextStart(ctx context.Context, old *segment) (int64, error) {
-	start, allowed := max(l.tick(), old.head.start+l.spacing), int64(maxDriftFlush)
-	if l.store == nil {
-		allowed = maxDriftMemory
+// enough from the old window's if that one has not come yet. Where a bill ends soon
+// the window begins there, for it could not end there if it began before.
+func (l *Ledger) nextStart(old *segment) int64 {
+	start := max(l.tick(), old.head.start+l.spacing)
+	if first := l.firstEnd(); start < first && first < start+l.spacing {
+		return first
 	}
-	return start, l.wait(ctx, start-time.Now().Unix()-allowed)
+	return start
+}
+
+// endsAt reports whether a bill ends with a window, or within it.
+func (l *Ledger) endsAt(start, next int64) bool {
+	for i := range l.ends {
+		if at := l.ends[i].Load(); start < at && at <= next {
+			return true
+		}
+	}
+	return false
 }
 
 // wait waits some seconds for the clock, but not longer than windows must begin
@@ -196,7 +224,9 @@ func (l *Ledger) substitute(seg *segment, what string, why error) {
 		return
 	}
 	next := l.heapSegment(firstExtent)
-	next.head.start = max(time.Now().Unix(), seg.head.start+l.spacing)
+	next.head.start, next.since = max(time.Now().Unix(), seg.head.start+l.spacing), time.Now()
+	atEnd := l.endsAt(seg.head.start, next.head.start)
+	seg.head.atEnd, next.head.afterEnd = atEnd, atEnd
 	l.retired = append(l.retired, seg)
 	l.active.Store(next)
 	l.health.set(what, why)

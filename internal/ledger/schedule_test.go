@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,5 +125,198 @@ func TestMergedRecordsBeginAlone(t *testing.T) {
 		for subject := range 3 {
 			require.EqualValues(t, 30, sum(records, "calls", fmt.Sprint("subject-", subject)))
 		}
+	})
+}
+
+// TestFlushThatWaitsKeepsSyncing: waiting for a window's second keeps the journal from being synced.
+func TestFlushThatWaitsKeepsSyncing(t *testing.T) {
+	t.Parallel()
+	for _, flush := range []bool{false, true} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			l := open(t, "mapped", dir, func(c *Config) {
+				c.MinWindow, c.Window, c.Sync = 62*time.Second, time.Minute, time.Second
+			})
+			f := feature(t, l, "calls", sink.Sum)
+			time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(70 * time.Second)))
+			require.NoError(t, f.Add("acme", 1))
+			rotate(t, l)
+			synctest.Wait()
+			require.NoError(t, f.Add("acme", 1))
+			if flush {
+				go l.Rotate(context.Background()) // Flush
+				synctest.Wait()
+			}
+			l.EndWindowAt(0, time.Now().Add(20*24*time.Hour)) // a sink learned of a customer
+			worst := 0
+			stale := 0
+			var last int64
+			for range 58 {
+				require.NoError(t, f.Add("acme", 1))
+				time.Sleep(time.Second + time.Millisecond)
+				synctest.Wait()
+				j := l.active.Load().journal
+				j.mu.Lock()
+				end := j.end
+				j.mu.Unlock()
+				if stale++; end != last {
+					stale = 0
+				}
+				last, worst = end, max(worst, stale)
+			}
+			t.Logf("flush %v: the journal was not written for %d s", flush, worst)
+			if worst > 3 {
+				t.Errorf("Config.Sync is 1 s, and a power cut would lose the counts of %d s", worst)
+			}
+		})
+	}
+}
+
+// TestClockSetBackStopsNoWindow: the wall clock was ahead by hours for a moment (or a process saw it ahead), and
+// is right again: no window ends by itself until it has caught up.
+func TestClockSetBackStopsNoWindow(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir(), minutely)
+		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(time.Second)
+		l.raise(time.Now().Unix() + 6*3600) // as tick() does when the clock is ahead
+		var sealedAt []time.Duration
+		began := time.Now()
+		for range 60 {
+			require.NoError(t, f.Add("acme", 1))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if r := deliver(t, l, 0, sink.Delivered); len(r) > 0 {
+				sealedAt = append(sealedAt, time.Since(began))
+			}
+		}
+		t.Log("in an hour of minutes, windows ended after", sealedAt, "health", l.Health())
+		require.Greater(t, len(sealedAt), 30, "wait() says: one that was set back by an hour must not stop anything for an hour")
+	})
+}
+
+// TestEndsThatHavePassed: a scheduler that names times that have come.
+func TestEndsThatHavePassed(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir(), minutely)
+		f := feature(t, l, "calls", sink.Sum)
+		n := 0
+		for range 300 {
+			l.EndWindowAt(0, time.Now().Add(-time.Hour))
+			require.NoError(t, f.Add("acme", 1))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			n += len(deliver(t, l, 0, sink.Delivered))
+		}
+		t.Log(n, "records in 5 minutes")
+		require.Less(t, n, 20)
+	})
+}
+
+// TestUnsavedIsTriedAgain: one failed write, and Config.Sync is not shorter than Config.Window.
+func TestUnsavedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for _, every := range []time.Duration{time.Second, time.Minute} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			var sick atomic.Bool
+			l := open(t, "mapped", dir, minutely, func(c *Config) {
+				c.Sync = every
+				c.step = func(what string) error {
+					if sick.Load() {
+						return errDead
+					}
+					return nil
+				}
+			})
+			f := feature(t, l, "calls", sink.Sum)
+			require.NoError(t, f.Add("acme", 5))
+			time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(59500 * time.Millisecond)))
+			sick.Store(true)
+			time.Sleep(time.Second)
+			sick.Store(false)
+			var got int64
+			for range 60 {
+				require.NoError(t, f.Add("bolt", 1))
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				got += sum(deliver(t, l, 0, sink.Delivered), "calls", "acme")
+			}
+			t.Log("Sync", every, "delivered of the window", got, "health", l.Health())
+			if got != 5 {
+				t.Errorf("Sync %v: an hour after the disk was sick for a second its window still waits in memory", every)
+			}
+		})
+	}
+}
+
+// TestMergesStayOnOneBill merges an hour within which a bill ends, also one process
+// later: what was used before the end and after it stays apart.
+func TestMergesStayOnOneBill(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		dir := t.TempDir()
+		l := open(t, mode, dir, minutely)
+		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+		synctest.Wait()
+		end := time.Now().Add(20*time.Minute + 25*time.Second)
+		l.EndWindowAt(0, end)
+		before := int64(0)
+		for range 40 {
+			if time.Now().Before(end) {
+				before++
+			}
+			require.NoError(t, f.Add("acme", 1))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		if mode != "memory" {
+			require.NoError(t, l.Close(context.Background()))
+			l = open(t, mode, dir, minutely)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		l.tidy()
+		records := deliver(t, l, 0, sink.Delivered)
+		require.Less(t, len(records), 10, "merged")
+		got := int64(0)
+		for _, r := range records {
+			require.False(t, r.Start.Before(end) && r.End.After(end), "%v to %v", r.Start, r.End)
+			if r.Start.Before(end) {
+				got += r.Quantity
+			}
+		}
+		require.Equal(t, before, got)
+		require.EqualValues(t, 40, sum(records, "calls", "acme"))
+	})
+}
+
+// TestEndsCloseToOthers ends windows where bills end even if a regular end, or a
+// flush, comes so shortly before that the next window could not end there.
+func TestEndsCloseToOthers(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir(), minutely, func(c *Config) { c.MinWindow = 45 * time.Second })
+		f := feature(t, l, "calls", sink.Sum)
+		time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+		synctest.Wait()
+		require.NoError(t, f.Add("acme", 1))
+		time.Sleep(50 * time.Second)
+		end := time.Now().Add(40 * time.Second) // half a minute behind the regular end
+		l.EndWindowAt(0, end)
+		require.NoError(t, f.Add("acme", 1))
+		time.Sleep(20 * time.Second)
+		require.NoError(t, f.Add("acme", 1))
+		rotate(t, l) // a flush waits for the end, too
+		require.False(t, time.Now().Before(end.Add(-time.Second)))
+		require.NoError(t, f.Add("acme", 1))
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		records := deliver(t, l, 0, sink.Delivered)
+		require.Equal(t, end.UTC(), records[len(records)-1].Start)
+		require.EqualValues(t, 4, sum(records, "calls", "acme"))
 	})
 }

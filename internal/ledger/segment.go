@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/inprocess/meter/internal/disk"
@@ -19,16 +20,17 @@ var errPoisoned = errors.New("segment's memory is gone")
 // what outlives the process differs.
 type segment struct {
 	head     head
-	path     string   // of its file; "": none (yet)
-	file     *os.File // nil: heap
-	journal  *journal // nil: none
-	limit    uint64   // of a word, less than most if some of that is kept for stripes
-	most     uint64   // of a record
-	mapped   bool     // touching the memory can fault
-	store    *store   // that growing is booked to; nil: not booked
-	fallback bool     // stands in for a segment that there was no room for
-	refusal  error    // takes no series, for this reason; nil: does
-	counted  int64    // bytes that stand for it in the disk budget
+	path     string    // of its file; "": none (yet)
+	file     *os.File  // nil: heap
+	journal  *journal  // nil: none
+	limit    uint64    // of a word, less than most if some of that is kept for stripes
+	most     uint64    // of a record
+	mapped   bool      // touching the memory can fault
+	store    *store    // that growing is booked to; nil: not booked
+	fallback bool      // stands in for a segment that there was no room for
+	refusal  error     // takes no series, for this reason; nil: does
+	counted  int64     // bytes that stand for it in the disk budget
+	since    time.Time // when it came into use, by the monotonic clock
 
 	poisoned atomic.Bool
 	extents  atomic.Pointer[[]*extent]

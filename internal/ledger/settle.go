@@ -12,6 +12,16 @@ import (
 // Rejected, or Pending to queue it again, under the same ID unless its biller has
 // taken it and then did not bill it. A delivered record can be voided.
 func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outcome, note string) error {
+	return l.settle(route, recordID, as, note, nil)
+}
+
+// SettleFound is Settle for a record that is still as it was found, for what was
+// arranged with its biller meanwhile holds only then.
+func (l *Ledger) SettleFound(route string, found Found, as sink.Outcome, note string) error {
+	return l.settle(route, found.ID, as, note, &found)
+}
+
+func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, found *Found) error {
 	to, ok := map[sink.Outcome]state{sink.Voided: voided, sink.Delivered: delivered, sink.Rejected: rejected, sink.Pending: pending}[as]
 	if !ok {
 		return fmt.Errorf("meter: a record can be settled as voided, delivered, rejected or pending, not as %v", as)
@@ -31,7 +41,9 @@ func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outco
 	}
 	o := sd.outcomes(block)
 	switch s := o.states[entry]; {
-	case s == delivered && to == voided: // and the biller agreed
+	case found != nil && (found.state != s || found.first != o.first[entry]):
+		return fmt.Errorf("meter: record %s has become %v meanwhile: look at it again", recordID, s.outcome())
+	case s == delivered && to == voided && found != nil: // and the biller agreed
 	case s == takenBack && to == pending && o.issues[entry] == maxIssue:
 		return fmt.Errorf("meter: record %s was queued anew %d times: count its %d units again, and settle it as voided", recordID, maxIssue, r.Quantity)
 	case !s.held():
@@ -102,7 +114,8 @@ func (sd *sealed) has(block uint32, entry int, recordID string) bool {
 }
 
 // Reopen takes a delivered record into quarantine, because its biller reports that
-// it can't bill it after all. A record that is there for that already stays so.
+// it can't bill it after all. One that is in quarantine, or that an operator has
+// decided about, stays as it is.
 func (l *Ledger) Reopen(route, recordID, reason string) error {
 	sd, block, entry, err := locate(l.sealedNow(), route, recordID)
 	if err != nil {
@@ -115,7 +128,9 @@ func (l *Ledger) Reopen(route, recordID, reason string) error {
 	}
 	r := sd.table[entry]
 	switch s := sd.outcomes(block).states[entry]; {
-	case s == takenBack:
+	case s.held() || s != delivered && s.settled():
+		// It waits for a decision, or had one that a report does not change.
+		l.log.Info("meter: the biller's report changes nothing", "route", route, "record", recordID, "outcome", s.outcome().String(), "reason", reason)
 		return nil
 	case s != delivered:
 		return fmt.Errorf("meter: record %s is %v on route %q: only a delivered one can be taken back", recordID, s.outcome(), route)
@@ -133,6 +148,9 @@ type Found struct {
 	sink.Record
 	Outcome sink.Outcome
 	Held    bool // in quarantine
+
+	state state
+	first uint32
 }
 
 // Find returns a record whose segment is not folded yet.
@@ -147,8 +165,9 @@ func (l *Ledger) Find(route, recordID string) (Found, error) {
 		return Found{}, fmt.Errorf("meter: %w", err)
 	}
 	r, err := sd.record(block, entry, 0)
-	s := sd.outcomes(block).states[entry]
-	return Found{r, s.outcome(), s.held()}, err
+	o := sd.outcomes(block)
+	s := o.states[entry]
+	return Found{r, s.outcome(), s.held(), s, o.first[entry]}, err
 }
 
 // Doubt is a quarantined record of which nobody knows whether it was recorded.
@@ -168,12 +187,23 @@ func (l *Ledger) Doubts(route int) (doubts []Doubt) {
 			if alone == nil {
 				alone = sd.pairs()
 			}
-			// Windows of one directory don't overlap, unless others' came to it.
-			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped
-			doubts = append(doubts, Doubt{found.Record, own && alone[pair{found.Feature, found.Subject}] == 1})
+			p := pair{found.Feature, found.Subject}
+			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped && !l.overlapped(sd, p)
+			doubts = append(doubts, Doubt{found.Record, own && alone[p] == 1})
 		}
 	}
 	return doubts
+}
+
+// overlapped reports whether another segment has a record of p within sd's window, as
+// one that was merged or adopted may.
+func (l *Ledger) overlapped(sd *sealed, p pair) bool {
+	for _, other := range l.sealedNow() {
+		if other != sd && other.head.start < sd.head.end && sd.head.start < other.head.end && other.pairs()[p] > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pairs counts the segment's records by feature and subject.

@@ -73,7 +73,7 @@ func (b *biller) apply(t testing.TB, r sink.Record) {
 	b.sends[r.ID]++
 	before, seen := b.records[r.ID]
 	if seen {
-		before.Attempt = r.Attempt
+		before.Attempt, before.Doubt = r.Attempt, r.Doubt
 		require.Equal(t, before, r, "a record never changes under its ID")
 	}
 	b.records[r.ID] = r
