@@ -29,22 +29,24 @@ func (h *health) set(what string, err error) { h.setUntil(what, err, nil) }
 // setUntil is set for what an operator cures behind our back.
 func (h *health) setUntil(what string, err error, cured func() bool) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.wrong == nil {
 		h.wrong = make(map[string]ailment)
 	}
-	if _, known := h.wrong[what]; !known {
+	_, known := h.wrong[what]
+	h.wrong[what] = ailment{err, cured}
+	h.mu.Unlock()
+	if !known {
 		h.log.Warn(err.Error())
 	}
-	h.wrong[what] = ailment{err, cured}
 }
 
 func (h *health) clear(what string) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, known := h.wrong[what]; known {
-		h.log.Info("meter: no longer wrong: " + what)
-		delete(h.wrong, what)
+	before, known := h.wrong[what]
+	delete(h.wrong, what)
+	h.mu.Unlock()
+	if known {
+		h.log.Info("meter: no longer wrong", "was", before.err.Error())
 	}
 }
 

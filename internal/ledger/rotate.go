@@ -218,10 +218,17 @@ func (l *Ledger) retire(old, next *segment) {
 // substitute puts a heap segment in the place of an active one that can't go on.
 // Requests call it, so it does no I/O.
 func (l *Ledger) substitute(seg *segment, what string, why error) {
+	if l.replaceActive(seg) {
+		l.health.set(what, why)
+		nudge(l.kick)
+	}
+}
+
+func (l *Ledger) replaceActive(seg *segment) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.active.Load() != seg || l.closed.Load() {
-		return
+		return false
 	}
 	next := l.heapSegment(firstExtent)
 	next.head.start, next.since = max(time.Now().Unix(), seg.head.start+l.spacing), time.Now()
@@ -229,8 +236,7 @@ func (l *Ledger) substitute(seg *segment, what string, why error) {
 	seg.head.atEnd, next.head.afterEnd = atEnd, atEnd
 	l.retired = append(l.retired, seg)
 	l.active.Store(next)
-	l.health.set(what, why)
-	nudge(l.kick)
+	return true
 }
 
 // overflowed is for a segment that has no room to grow.
