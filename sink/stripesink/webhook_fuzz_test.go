@@ -36,7 +36,7 @@ func FuzzWebhook(f *testing.F) {
 			Reopen: func(_ context.Context, record, reason string) error {
 				require.Regexp(t, id, record)
 				require.Less(t, len(reason), 310)
-				require.NotContains(t, reason, "canary")
+				require.NotContains(t, reason, testKey)
 				require.NotContains(t, strings.Map(func(r rune) rune {
 					if unicode.IsControl(r) {
 						return '\n'
