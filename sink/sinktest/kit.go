@@ -193,8 +193,15 @@ func (tr *trial) record(kind sink.Kind, subject string, quantity int64) sink.Rec
 	}
 }
 
-// again is r on its next attempt.
+// again is r on its next attempt, after one that may have been recorded.
 func again(r sink.Record) sink.Record {
+	r = afresh(r)
+	r.Doubt = true
+	return r
+}
+
+// afresh is r on its next attempt, after one that surely was not recorded.
+func afresh(r sink.Record) sink.Record {
 	r.Attempt++
 	return r
 }

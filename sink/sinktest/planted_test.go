@@ -369,6 +369,16 @@ var planted = []struct {
 			}
 		}
 	}},
+	{"takes doubt for delivered", "later attempt", "the first to arrive the biller has 0", func(s *setup) {
+		s.front = func(f *front) {
+			f.deliver = func(ctx context.Context, records []sink.Record) error {
+				if records[0].Doubt {
+					return nil
+				}
+				return f.biller.Deliver(ctx, records)
+			}
+		}
+	}},
 	{"marks an ID before it is sent", "retry after a failure", "the biller has 0", func(s *setup) {
 		s.front = func(f *front) {
 			seen := map[string]bool{}

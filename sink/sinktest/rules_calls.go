@@ -41,7 +41,7 @@ func copies(records []sink.Record) []sink.Record {
 func same(a, b sink.Record) bool {
 	return a.ID == b.ID && a.Feature == b.Feature && a.Subject == b.Subject &&
 		maps.Equal(a.Dimensions, b.Dimensions) && (a.Dimensions == nil) == (b.Dimensions == nil) &&
-		a.Kind == b.Kind && a.Quantity == b.Quantity && a.Start == b.Start && a.End == b.End && a.Attempt == b.Attempt
+		a.Kind == b.Kind && a.Quantity == b.Quantity && a.Start == b.Start && a.End == b.End && a.Attempt == b.Attempt && a.Doubt == b.Doubt
 }
 
 var retainedRule = rule{

@@ -45,13 +45,18 @@ var restartRule = rule{
 
 var laterAttemptRule = rule{
 	name: "later attempt",
-	why: "an Attempt above 1 says that an earlier one may have been recorded, not that it was: " +
-		"a record that the biller hasn't seen counts, whatever its Attempt",
+	why: "Doubt says that an earlier attempt may have been recorded, not that it was: " +
+		"a record that the biller hasn't seen counts, whatever its Attempt and Doubt",
 	check: func(tr *trial) {
-		r := tr.record(tr.kind, tr.subject(), 7)
-		r.Attempt = 3
-		tr.must("a third attempt that is the first to arrive", r)
-		tr.wantTotal(r, 7, "a third attempt that is the first to arrive")
+		r := afresh(afresh(tr.record(tr.kind, tr.subject(), 7)))
+		tr.must("a third attempt that is the first to be sent", r)
+		tr.wantTotal(r, 7, "a third attempt that is the first to be sent")
+		if tr.limits.DedupeWindow <= 0 {
+			return // meter never sends a doubtful record again
+		}
+		doubted := again(again(tr.record(tr.kind, tr.subject(), 5)))
+		tr.must("a third attempt that is the first to arrive", doubted)
+		tr.wantTotal(doubted, 5, "a third attempt that is the first to arrive")
 	},
 }
 
@@ -63,14 +68,16 @@ var retryRule = rule{
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		r := tr.record(tr.kind, tr.subject(), 2)
+		next := afresh(r)
 		switch tr.deliverCtx(ctx, r)[0] {
 		case delivered, rejected:
 			tr.skip("a call with an ended context does not fail; another rule judges that")
 		case doubt:
 			tr.needsDedupe() // else meter wouldn't send it again
+			next = again(r)
 		case notApplied:
 		}
-		tr.must("the next attempt after one that failed", again(r))
+		tr.must("the next attempt after one that failed", next)
 		tr.wantTotal(r, 2, "an attempt that failed and one that did not")
 	},
 }

@@ -2,7 +2,6 @@ package stripesink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -30,9 +29,7 @@ func (s *Sink) Deliver(ctx context.Context, records []sink.Record) error {
 	if s.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, s.faults)
 	}
-	err := each(ctx, records, s.deliver)
-	s.traces.note(records, err)
-	return err
+	return each(ctx, records, s.deliver)
 }
 
 // each delivers records one after another, as Deliver says.
@@ -84,8 +81,7 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if err != nil {
 		return err, false
 	}
-	known, _ := s.traces.of(r)
-	if known.payer != "" && known.payer != customer {
+	if known := s.traces.of(r); known.payer != "" && known.payer != customer {
 		return notSent(sink.ErrRejected, "customer %s may be billed for it already, and its subject leads to %s now", known.payer, customer), false
 	}
 	end, err := s.turns.take(ctx, m.EventName+" "+customer)
@@ -97,15 +93,14 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	defer cancel()
 	ctx, exchange := stripeapi.Watch(ctx)
 	params.Context, params.IdempotencyKey = ctx, idempotencyKey(r)
+	s.absent.Remove(r.ID) // what Verify has found is of the attempts before
 	event, err := s.events.New(params)
 	a := answer{Exchange: exchange, err: err, made: meterEvent, at: timestamp(r), id: r.ID, key: s.cfg.Key}
 	if event != nil {
 		a.object = event.Object
 	}
 	err, halt = classify(a)
-	if errors.Is(err, errDoubt) {
-		s.traces.doubt(r, trace{payer: customer})
-	}
+	s.traces.note(r, trace{payer: customer}, err)
 	return err, halt
 }
 

@@ -69,7 +69,7 @@ func TestAttemptsRepeatTheEvent(t *testing.T) {
 	r.Dimensions = map[string]string{"a": "1", "b": "2", "c": "3"}
 	keys := map[string]int{}
 	for _, attempt := range []int{1, 2, 3, 2, 1000} {
-		r.Attempt = attempt
+		r.Attempt, r.Doubt = attempt, attempt > 1
 		require.Error(t, s.Deliver(t.Context(), []sink.Record{r}))
 		keys[tap.headers[len(tap.headers)-1].Get("Idempotency-Key")]++
 	}

@@ -71,11 +71,11 @@ func ExampleUsageRecords_Deliver() {
 	}
 	for range 3 {
 		fmt.Println(s.Deliver(context.Background(), []sink.Record{record}))
-		record.Attempt++
+		record.Attempt, record.Doubt = record.Attempt+1, true
 	}
 	fmt.Println("billed:", server.Billed(sub.Items[0].ID, time.Now()))
 
-	record.ID, record.Subject, record.Attempt = "01hq-7-3", "cus_2", 1
+	record.ID, record.Subject, record.Attempt, record.Doubt = "01hq-7-3", "cus_2", 1, false
 	err := s.Deliver(context.Background(), []sink.Record{record})
 	fmt.Println(errors.Is(err, stripesink.ErrNotFound), errors.Is(err, sink.ErrNotApplied))
 	// Output:
@@ -120,7 +120,11 @@ func ExampleUsageRecords_NextEnd() {
 	defer stop()
 
 	fmt.Println(s.NextEnd(time.Now()).IsZero())
-	_, err := s.Usage(context.Background(), "tax-report", "cus_1", time.Now(), time.Now().Add(time.Second))
+	hourAgo := time.Now().Add(-time.Hour).Truncate(time.Minute)
+	err := s.Deliver(context.Background(), []sink.Record{{
+		ID: "01hq-7-2", Feature: "tax-report", Subject: "cus_1", Quantity: 3,
+		Start: hourAgo, End: hourAgo.Add(time.Minute), Attempt: 1,
+	}})
 	next := s.NextEnd(time.Now())
 	fmt.Println(err, sub.End.Sub(next), sub.End.Sub(s.NextEnd(next)))
 	// Output:

@@ -106,7 +106,7 @@ func (b *bench) deliverAll(ctx context.Context, t *testing.T, records []sink.Rec
 		for i, r := range records {
 			if final[i] == sink.Pending || final[i] == sink.InDoubt {
 				attempts[i]++
-				r.Attempt = attempts[i]
+				r.Attempt, r.Doubt = attempts[i], final[i] == sink.InDoubt
 				open, at = append(open, r), append(at, i)
 			}
 		}

@@ -2,6 +2,7 @@ package stripesink_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -186,5 +187,43 @@ func TestUsageRecordsFollowThePeriod(t *testing.T) {
 			total += r.Quantity
 		}
 		require.EqualValues(t, srv.Billed(item, time.Now()), total)
+	})
+}
+
+// Where many bills end at once, their records need time to get there before.
+func TestManyPeriodsThatEndAtOnce(t *testing.T) {
+	t.Parallel()
+	const customers, lead = 1000, 115 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		srv := stripetest.New()
+		srv.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+		began := time.Now()
+		end := began.Add(15*time.Minute + 30*time.Second)
+		for i := range customers {
+			c := srv.AddCustomer(stripetest.Customer{ID: fmt.Sprint("cus_", i)})
+			srv.AddSubscription(stripetest.Subscription{
+				Customer: c.ID, Items: []stripetest.Item{{Price: "price_1"}}, Start: began.AddDate(0, 0, -20), End: end,
+			})
+		}
+		client, stop := srv.Pipe()
+		t.Cleanup(stop)
+		s := stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+			Key: testKey, BaseURL: stripetest.URL, HTTPClient: client, Prices: map[string][]string{feature: {"price_1"}},
+		})
+		m := whole(t, s)
+		report := m.Feature(feature)
+		use := func() {
+			for i := range customers {
+				require.NoError(t, report.Add(t.Context(), fmt.Sprint("cus_", i), 1))
+			}
+		}
+		use()
+		time.Sleep(10 * time.Minute) // Stripe takes 20 a second
+		require.EqualValues(t, customers, line(m).Delivered)
+		require.Equal(t, end.Add(-lead).UTC(), s.NextEnd(time.Now()))
+		time.Sleep(time.Until(end.Add(-lead - 5*time.Second)))
+		use()
+		time.Sleep(time.Until(end.Add(-time.Second)))
+		require.EqualValues(t, 2*customers, line(m).Delivered)
 	})
 }

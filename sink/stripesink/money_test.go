@@ -185,7 +185,7 @@ func TestLimitsHoldAtStripe(t *testing.T) {
 	r := record(0, 5)
 	require.NoError(t, b.sink.Deliver(t.Context(), []sink.Record{r}))
 	b.clock.Add(int64(limits.DedupeWindow) - 1)
-	r.Attempt = 2
+	r.Attempt, r.Doubt = 2, true
 	require.NoError(t, b.sink.Deliver(t.Context(), []sink.Record{r}))
 	require.EqualValues(t, 5, b.Total(customer, event))
 

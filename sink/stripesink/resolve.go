@@ -43,7 +43,6 @@ type resolver struct {
 	pace          *rate.Limiter
 	turns         turns // by subject: one lookup at a time
 	known         *lru.Cache[string, finding]
-	ends          ends
 }
 
 // finding is what a lookup brought.
@@ -55,8 +54,9 @@ type finding struct {
 // contract is a subscription, without what nobody needs here.
 type contract struct {
 	id, customer, status string
-	start, end           int64 // of the running period, in seconds
-	ceases               int64 // when it will be canceled, in seconds; 0: no such time
+	subject              string // that its metadata holds, "": none
+	start, end           int64  // of the running period, in seconds
+	ceases               int64  // when it will be canceled, in seconds; 0: no such time
 	thresholds           bool
 	items                []item
 	read                 time.Time // zero: from an index, which may be an hour behind

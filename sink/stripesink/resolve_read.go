@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -22,27 +23,38 @@ func (v *resolver) lookUp(ctx context.Context, subject string) ([]contract, erro
 	case !stripeID.MatchString(subject):
 		return v.search(ctx, subject)
 	case kind == "cus":
-		return v.ofCustomer(ctx, subject)
+		return v.ofCustomer(ctx, subject, "")
 	case kind == "sub":
 		return v.one(ctx, subject)
 	}
 	return v.ofItem(ctx, subject)
 }
 
-// again replaces one subscription of a subject's finding by what it is now.
+// again replaces one subscription of a subject's finding by what it is now. Where its
+// metadata led there, and does so no more, the subject is looked up anew.
 func (v *resolver) again(ctx context.Context, subject string, f finding, id string) (finding, error) {
 	now, err := v.one(ctx, id)
 	if err != nil {
 		return f, err
 	}
-	at := slices.IndexFunc(f.contracts, func(c contract) bool { return c.id == id })
-	f.contracts = slices.Replace(slices.Clone(f.contracts), at, at+1, only(subject, now)...)
+	is := func(c contract) bool { return c.id == id }
+	if now = only(subject, now); len(now) == 0 && !stripeID.MatchString(subject) {
+		f.contracts, err = v.lookUp(ctx, subject)
+		f.contracts, f.at = slices.DeleteFunc(f.contracts, is), time.Now() // the index may be behind
+		return f, err
+	}
+	at := slices.IndexFunc(f.contracts, is)
+	f.contracts = slices.Replace(slices.Clone(f.contracts), at, at+1, now...)
 	return f, nil
 }
 
-// only leaves of subscriptions the item that is the subject, if it is one.
+// only leaves of subscriptions the item that is the subject, if it is one, or those
+// that hold it in their metadata, if it is none of Stripe's IDs.
 func only(subject string, all []contract) []contract {
-	if strings.HasPrefix(subject, "si_") && stripeID.MatchString(subject) {
+	if !stripeID.MatchString(subject) {
+		return slices.DeleteFunc(all, func(c contract) bool { return c.subject != subject })
+	}
+	if strings.HasPrefix(subject, "si_") {
 		for i := range all {
 			all[i].items = slices.DeleteFunc(all[i].items, func(it item) bool { return it.id != subject })
 		}
@@ -75,10 +87,16 @@ func (v *resolver) ofItem(ctx context.Context, id string) ([]contract, error) {
 	return only(id, all), err
 }
 
-func (v *resolver) ofCustomer(ctx context.Context, id string) ([]contract, error) {
+// ofCustomer lists a customer's subscriptions: those that are not canceled, or with a
+// status, or "all".
+func (v *resolver) ofCustomer(ctx context.Context, id, status string) ([]contract, error) {
 	var list *subscription.Iter
 	found, err := v.read(ctx, "listing the subscriptions of "+id, "list", "subscriptions", func(ctx context.Context) error {
-		list = v.subscriptions.List(&stripe.SubscriptionListParams{ListParams: pageParams(ctx, ""), Customer: stripe.String(id)})
+		params := &stripe.SubscriptionListParams{ListParams: pageParams(ctx, ""), Customer: stripe.String(id)}
+		if status != "" {
+			params.Status = stripe.String(status)
+		}
+		list = v.subscriptions.List(params)
 		return list.Err()
 	})
 	switch {
@@ -88,6 +106,34 @@ func (v *resolver) ofCustomer(ctx context.Context, id string) ([]contract, error
 		return nil, miss(ErrAmbiguous, "customer %s has more than 100 subscriptions: its counts are kept; identify the caller by a subscription or an item of one", id)
 	}
 	return v.contracts(ctx, time.Now(), list.SubscriptionList().Data...)
+}
+
+// sole returns the one item that a subject can have led to at any time, whatever was
+// asked for then, or "" where there may be others.
+func (v *resolver) sole(ctx context.Context, subject string) (id string, err error) {
+	var all []contract
+	switch kind, _, _ := strings.Cut(subject, "_"); {
+	case !stripeID.MatchString(subject):
+		return "", nil // the metadata may have been that of other subscriptions
+	case kind == "si":
+		return subject, nil
+	case kind == "sub":
+		all, err = v.one(ctx, subject)
+	default:
+		all, err = v.ofCustomer(ctx, subject, "all")
+	}
+	if err != nil && !errors.Is(err, ErrAmbiguous) {
+		return "", err
+	}
+	for _, c := range all {
+		for _, it := range c.items {
+			if id != "" {
+				return "", nil
+			}
+			id = it.id
+		}
+	}
+	return id, nil
 }
 
 // search finds subscriptions by metadata. Stripe's index ignores case and is behind by
@@ -108,10 +154,8 @@ func (v *resolver) search(ctx context.Context, subject string) ([]contract, erro
 		return nil, miss(ErrAmbiguous, "subject %q has more than 100 subscriptions: its counts are kept; correct their metadata",
 			stripeapi.Clean(subject, v.key))
 	}
-	exact := slices.DeleteFunc(list.SubscriptionSearchResult().Data, func(sub *stripe.Subscription) bool {
-		return sub == nil || sub.Metadata[v.metadata] != subject
-	})
-	return v.contracts(ctx, time.Time{}, exact...)
+	all, err := v.contracts(ctx, time.Time{}, list.SubscriptionSearchResult().Data...)
+	return only(subject, all), err
 }
 
 // contracts keeps what matters of subscriptions that were read at a time.
@@ -122,8 +166,9 @@ func (v *resolver) contracts(ctx context.Context, read time.Time, subs ...*strip
 			continue
 		}
 		c := contract{
-			id: sub.ID, status: string(sub.Status), start: sub.CurrentPeriodStart, end: sub.CurrentPeriodEnd,
-			ceases: sub.CancelAt, thresholds: sub.BillingThresholds != nil, read: read,
+			id: sub.ID, status: string(sub.Status), subject: sub.Metadata[v.metadata],
+			start: sub.CurrentPeriodStart, end: sub.CurrentPeriodEnd, ceases: sub.CancelAt,
+			thresholds: sub.BillingThresholds != nil, read: read,
 		}
 		if sub.Customer != nil {
 			c.customer = sub.Customer.ID
@@ -144,9 +189,6 @@ func (v *resolver) contracts(ctx context.Context, read time.Time, subs ...*strip
 			}
 		}
 		all = append(all, c)
-		if c.billable() {
-			v.ends.add(c.end, c.ceases)
-		}
 	}
 	return all, nil
 }

@@ -264,6 +264,68 @@ func TestReplacedItem(t *testing.T) {
 	}
 }
 
+// A subscription that is read again says whether it is still that of the license.
+func TestLicenseThatHasLeftItsSubscription(t *testing.T) {
+	t.Parallel()
+	for _, lag := range []time.Duration{0, time.Hour} {
+		inBubble(t, lag.String(), func(t *testing.T) {
+			b := newRegister(t, byLicense)
+			old, next := b.subscribe("cus_2", "price_sum"), b.subscribe("cus_3", "price_sum")
+			b.license(old, "key-1")
+			time.Sleep(20*day - 2*time.Hour)
+			r := usage(-5, 1)
+			r.Subject = "key-1"
+			outcome, _ := b.deliver(t, r)
+			require.Equal(t, sink.Delivered, outcome)
+
+			time.Sleep(2*time.Hour + time.Minute) // known, but the period is over
+			b.SearchLag = lag
+			b.license(old, "")
+			b.license(next, "key-1")
+			time.Sleep(10 * time.Minute)
+			r = usage(0, 10)
+			r.ID, r.Subject = "02", "key-1"
+			r.Start, r.End = time.Now().Add(-time.Minute), time.Now()
+			outcome, err := b.deliver(t, r)
+			if lag > 0 {
+				require.ErrorIs(t, err, stripesink.ErrNotFound)
+				outcome = b.settle(t.Context(), t, []sink.Record{r})[0]
+			}
+			require.Equal(t, sink.Delivered, outcome)
+			require.Zero(t, b.billed("cus_2"))
+			require.EqualValues(t, 10, b.billed("cus_3"))
+		})
+	}
+}
+
+// Whether a search shows subscriptions as they are, or as its index has them, is not known.
+func TestIndexThatIsBehind(t *testing.T) {
+	t.Parallel()
+	requests := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := time.Now().Unix()
+		const sub = `{"object":"subscription","id":"sub_1","status":"active","customer":"cus_1","metadata":{"skm_key_id":%q},"current_period_start":%d,
+			"current_period_end":%d,"items":{"object":"list","data":[{"id":"si_1","price":{"id":"price_sum"}}]}}`
+		switch requests[r.URL.Path]++; r.URL.Path {
+		case "/v1/subscriptions/search":
+			fmt.Fprintf(w, `{"object":"search_result","data":[`+sub+`]}`, "key-1", now-86400, now-60)
+		case "/v1/subscriptions/sub_1":
+			fmt.Fprintf(w, sub, "key-2", now-60, now+86400)
+		default:
+			fmt.Fprint(w, `{"object":"usage_record"}`)
+		}
+	}))
+	defer server.Close()
+	s := stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+		Key: testKey, BaseURL: server.URL, HTTPClient: server.Client(), SubjectMetadata: field,
+		Prices: map[string][]string{feature: {"price_sum"}},
+	})
+	r := usage(-5, 1)
+	r.Subject = "key-1"
+	require.ErrorIs(t, s.Deliver(t.Context(), []sink.Record{r}), stripesink.ErrNotFound)
+	require.Equal(t, map[string]int{"/v1/subscriptions/search": 2, "/v1/subscriptions/sub_1": 1}, requests)
+}
+
 // A customer who cancels may subscribe again.
 func TestCanceledSubscription(t *testing.T) {
 	t.Parallel()
@@ -312,7 +374,7 @@ func TestDoubtStaysWithItsItem(t *testing.T) {
 				if restarted {
 					b.restart(t)
 				}
-				r.Attempt = 2
+				r.Attempt, r.Doubt = 2, true
 				outcome, err := b.deliver(t, r)
 				require.Equal(t, sink.Rejected, outcome)
 				require.ErrorContains(t, err, "may be billed")

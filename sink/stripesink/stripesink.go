@@ -1,9 +1,10 @@
 // Package stripesink bills usage through Stripe's billing meters or, with
 // [UsageRecords], through the older usage records of metered prices.
 //
-// With billing meters, each record becomes one meter event (API v1, POST /v1/billing/meter_events): the
-// record's quantity as its value, its subject as the customer, its ID as the
-// event's identifier, and the last second of its window as the timestamp.
+// With billing meters, each record becomes one meter event (API v1, POST
+// /v1/billing/meter_events): the record's quantity as its value, its subject as the
+// customer, its ID as the event's identifier, and the last second of its window as the
+// timestamp.
 //
 //	meter                    Stripe
 //	feature, kind Sum        billing meter, default_aggregation.formula "sum"
@@ -55,7 +56,8 @@
 // its meters have added up, later. Between the two stand
 //
 //   - [Sink.Webhook], which takes what Stripe reports about events that it could not
-//     bill, and reopens their records;
+//     bill, and reopens their records, which meter keeps at hand for that for 15
+//     minutes after a delivery (Limits.Confirm): a later report may find them no more;
 //   - [Sink.Reconcile], which compares all that was delivered with all that is billed,
 //     for the reports name only samples;
 //   - [Sink.Void], by which meter has Stripe cancel a record's event, within 24 hours;
@@ -97,6 +99,11 @@
 // Usage is billed in the period of its window's last second. Give invoices a
 // grace period of an hour or more before they are finalized, so that what is
 // counted in a period's last minutes is on its invoice.
+//
+// After a long outage meter merges what has waited, by the hour, and the hour's record
+// is stamped with its last second, too: if a period ends within that hour, what was used
+// in it before the end is billed in the next period. The windows of usage records end
+// with known periods; those of billing meters don't, for nobody is looked up for them.
 //
 // # The SDK
 //

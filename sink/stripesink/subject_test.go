@@ -131,15 +131,18 @@ func TestDoubtStaysWithItsCustomer(t *testing.T) {
 		sub := subscribeLicense(server, "cus_a", "key-1")
 		r := usage(-10, 3)
 		r.Subject = "key-1"
-		server.Script(stripetest.Fault{Answer: stripetest.Drop, Applied: true, On: "meter_events"})
+		server.Script(stripetest.Fault{Answer: stripetest.Drop, On: "meter_events"})
 		require.Equal(t, sink.InDoubt, judge(s.Deliver(t.Context(), []sink.Record{r}), 1)[0])
 		server.ChangeSubscription(sub.ID, func(s *stripetest.Subscription) { s.Metadata = nil })
 		subscribeLicense(server, "cus_b", "key-1")
 		time.Sleep(5 * time.Hour)
-		r.Attempt = 2
+		r.Attempt, r.Doubt = 2, true
 		err := s.Deliver(t.Context(), []sink.Record{r})
 		require.ErrorIs(t, err, sink.ErrRejected)
 		require.ErrorContains(t, err, "cus_a may be billed for it already, and its subject leads to cus_b")
+		r.Attempt, r.Doubt = 3, false // a person said that cus_a is not
+		require.NoError(t, s.Deliver(t.Context(), []sink.Record{r}))
+		require.EqualValues(t, 3, server.Total("cus_b", event))
 	})
 }
 

@@ -8,16 +8,15 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
-// trace is what this process knows of a record that is still open. The zero value says
-// that no attempt so far can have been recorded.
+// trace is what this process knows of the attempts on a record in doubt. The zero
+// value: nothing, for an earlier process made them.
 type trace struct {
-	payer   string    // item or customer of an attempt in doubt; "": none is
+	payer   string    // item or customer that may be billed for it
 	moved   int64     // the second that it was added to, instead of its own; 0: it was not
 	movedAt time.Time // and when that was tried first
 }
 
-// traces remember open records. What they forget, and what an earlier process did,
-// counts as in doubt.
+// traces remember records in doubt.
 type traces struct{ open *lru.Cache[string, trace] }
 
 func newTraces() traces {
@@ -27,29 +26,22 @@ func newTraces() traces {
 
 const maxTraces = 100_000
 
-// of returns what is known of r; surely is false if it may have been recorded.
-func (t traces) of(r sink.Record) (known trace, surely bool) {
-	known, ok := t.open.Get(r.ID)
-	return known, (ok || r.Attempt <= 1) && known.payer == ""
+// of returns what is known of r. Where there is no doubt, also because an operator has
+// decided so, earlier attempts don't matter.
+func (t traces) of(r sink.Record) trace {
+	if !r.Doubt {
+		return trace{}
+	}
+	known, _ := t.open.Get(r.ID)
+	return known
 }
 
-// doubt notes that an attempt on r may have been recorded.
-func (t traces) doubt(r sink.Record, known trace) { t.open.Add(r.ID, known) }
-
-// note draws the conclusion from the answers to records.
-func (t traces) note(records []sink.Record, err error) {
-	batch, apart := errors.AsType[*sink.BatchError](err)
-	for i, r := range records {
-		answer := err
-		if apart {
-			answer = batch.Errs[i]
-		}
-		known, surely := t.of(r)
-		switch {
-		case answer == nil || errors.Is(answer, sink.ErrRejected):
-			t.open.Remove(r.ID)
-		case errors.Is(answer, sink.ErrNotApplied) && surely:
-			t.open.Add(r.ID, known)
-		}
+// note keeps what an attempt on r was, if its answer leaves doubt.
+func (t traces) note(r sink.Record, attempt trace, answer error) {
+	switch {
+	case answer == nil:
+		t.open.Remove(r.ID)
+	case errors.Is(answer, errDoubt):
+		t.open.Add(r.ID, attempt)
 	}
 }

@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -74,6 +75,9 @@ func units(total float64) (int64, error) {
 	return int64(total), nil
 }
 
+// errMissing says that Stripe doesn't know a customer, or a meter.
+var errMissing = errors.New("there is no such customer or meter")
+
 // total asks for the summary of m for a customer in [start, end), both whole minutes.
 // 0 is Stripe's word that there is none, never a want of an answer.
 func (s *Sink) total(ctx context.Context, m *stripe.BillingMeter, customer string, start, end time.Time) (total float64, err error) {
@@ -91,7 +95,11 @@ func (s *Sink) total(ctx context.Context, m *stripe.BillingMeter, customer strin
 			})
 			return list.Err()
 		})
-		if err := a.needing("read access to billing meters", a.failure(what, "list")); err != nil {
+		err = a.needing("read access to billing meters", a.failure(what, "list"))
+		switch {
+		case err != nil && a.missing():
+			return "", false, fmt.Errorf("%w; %w", err, errMissing)
+		case err != nil:
 			return "", false, err
 		}
 		for _, part := range list.BillingMeterEventSummaryList().Data {

@@ -41,6 +41,16 @@ import (
 // alone, does not know when its last window began: leave as many seconds between two
 // processes as Limits.MinWindow says.
 //
+// A record in doubt is sent again to the item that it was sent to before, or not at all.
+// A process that was restarted doesn't know that item any more, and Prices or a
+// subscription's metadata may have changed since. It sends the record if it can have been
+// no other: the subject is an item, or it is a subscription or a customer that has one
+// item alone, whatever its price, in all of its subscriptions of any status. Else, as for
+// every subject that is found by metadata, the record is rejected, and a person decides.
+// An item that was deleted since is not seen. So, of a customer with several items, what
+// was being sent when a process was killed waits for a person, unless callers are
+// identified by "si_…".
+//
 // It also holds only while the billing period runs. A record in doubt is not sent again
 // once its period is over, or about to be: for some minutes Stripe may still take usage
 // of the period before, and what it then does with a second that was set already is
@@ -52,15 +62,33 @@ import (
 //
 // # The ends of billing periods
 //
-// NextEnd has windows end where a known customer's period ends, and 15 s before, so
-// that usage is billed in the period in which it was used. Of the first usage of a
-// customer since the start of the process the end is not known yet: the window that
-// contains it is billed as of its begin, a level as of its end.
+// NextEnd has windows end where a known customer's period ends, and some time before, so
+// that usage is billed in the period in which it was used. That lead is 15 s, or a second
+// more than Limits.MinWindow if that is longer, and 0.1 s for each item whose period ends
+// in the same second: what was used before it can be delivered in time, if no more than
+// the half of Limits.Rate is needed for all else, and nothing is left from before. What
+// is used within the lead may come late, and with very many customers that end together
+// it is long: 115 s for a thousand.
+//
+// A window can't end sooner than Limits.MinWindow after its begin, 62 s with 60
+// instances. Of two periods that end closer together, one is not met, nor is one whose
+// end becomes known too late, as with the first usage of a customer since the start of
+// the process. The window that contains such an end is billed as of its begin, a level
+// as of its end.
 //
 // What is delivered after the end is tried all the same, for Stripe may take it for some
 // minutes, which it doesn't guarantee. If it refuses, Late decides. A sum whose window
 // contains the begin of the running period, as with the first usage of a new
 // subscription, is added up within that period whatever Late says; a level is rejected.
+// Nothing is added up on an item that did not exist when it was used.
+//
+// Where a subscription ends with its period (cancel_at_period_end), nothing is left to
+// bill what comes late. If its subject is the subscription or an item of it, the record
+// is rejected. A customer, or what metadata holds, may get another subscription: there it
+// stays pending, with [ErrNotFound] in Health, and no one can settle it before it is
+// rejected because its subject has an item again, or quarantined at Limits.MaxAge. Bill
+// such usage by hand, by an invoice item, and void the record then; or identify callers
+// by "sub_…" or "si_…".
 //
 // Every item with a period end of its own makes for two more windows a period, each a
 // record of everybody who used something in it. With very many customers whose periods
@@ -78,6 +106,7 @@ type UsageRecords struct {
 	summaries usagerecordsummary.Client
 	prices    price.Client
 	payers    *resolver
+	ends      *ends
 	registers registers
 	turns     turns // by item
 	traces    traces
@@ -119,6 +148,8 @@ func NewUsageRecords(cfg UsageRecordsConfig) *UsageRecords {
 		registers: registers{int64(cfg.Instances)},
 		traces:    newTraces(),
 	}
+	l := u.Limits()
+	u.ends = newEnds(l.MinWindow, l.Rate)
 	u.taken, _ = lru.New[place, string](maxPlaces) // fails for sizes below 1 only
 	return u
 }
@@ -175,10 +206,12 @@ func (u *UsageRecords) Address() string {
 	return address(u.cfg.Key, u.cfg.Account) + "/usage-records/" + way
 }
 
-// NextEnd is the end of the next billing period, or cancellation, among the customers
-// that this process has billed or tried to, and 15 s before it, so that all but the
-// last of a period's usage can be delivered while the period runs.
-func (u *UsageRecords) NextEnd(after time.Time) time.Time { return u.payers.ends.next(after) }
+// NextEnd is the end of the next billing period, or cancellation, among the items that
+// this process has billed or tried to, or the lead before it, so that all but the last of
+// a period's usage can be delivered while the period runs. The type's comment says how
+// long the lead is, and which ends can't be met. It holds a few bytes for each item and
+// end to come.
+func (u *UsageRecords) NextEnd(after time.Time) time.Time { return u.ends.next(after) }
 
 // Close drops idle connections, unless HTTPClient was given. The sink stays usable.
 //

@@ -82,7 +82,9 @@ const (
 	QuarantineLate Late = iota
 	// RestampLate bills it in the running period, and logs so: it is added up at a second
 	// of that period, under an idempotency key. Only Sums, and only what surely was not
-	// recorded before, for Stripe would not know it again; all else is rejected.
+	// recorded before, for Stripe would not know it again, and only by an item that existed
+	// when it was used; all else is rejected. What QuarantineLate has left to a person is
+	// billed so once it is settled as Pending.
 	RestampLate
 )
 

@@ -33,26 +33,22 @@ func (u *UsageRecords) Deliver(ctx context.Context, records []sink.Record) error
 	if u.faults != nil {
 		return fmt.Errorf("%w: the configuration is faulty: %w", sink.ErrNotApplied, u.faults)
 	}
-	err := each(ctx, records, u.deliver)
-	u.traces.note(records, err)
-	return err
+	return each(ctx, records, u.deliver)
 }
 
 // deliver sends one record. halt says that the records behind it should wait.
 func (u *UsageRecords) deliver(ctx context.Context, r sink.Record) (err error, halt bool) {
-	prices, ok := u.cfg.Prices[r.Feature]
-	if !ok {
+	if _, ok := u.cfg.Prices[r.Feature]; !ok {
 		return errNoPrice(r.Feature), false
 	}
 	if err := u.check(r); err != nil {
 		return err, false
 	}
-	known, surely := u.traces.of(r)
-	age := time.Duration(math.MaxInt64)
-	if !surely {
+	known, age := u.traces.of(r), time.Duration(math.MaxInt64)
+	if r.Doubt {
 		age = recentPeriod
 	}
-	p, err := u.payers.item(ctx, r.Subject, prices, age)
+	p, err := u.payerOf(ctx, r, age)
 	if err != nil {
 		return err, !waits(err)
 	}
@@ -61,8 +57,8 @@ func (u *UsageRecords) deliver(ctx context.Context, r sink.Record) (err error, h
 		return errUnsent(err), true
 	}
 	defer end()
-	if err := u.guard(r, p, known, surely); err != nil {
-		return err, false
+	if err, halt := u.guard(ctx, r, p, known); err != nil {
+		return err, halt
 	}
 	if known.moved != 0 {
 		return u.addAgain(ctx, r, p, known)
@@ -78,16 +74,25 @@ func (u *UsageRecords) deliver(ctx context.Context, r sink.Record) (err error, h
 	case errors.Is(err, errCanceled):
 		return u.canceled(ctx, r, p, err)
 	case errors.Is(err, errLate):
-		return u.late(ctx, r, p, err, surely)
+		return u.late(ctx, r, p, err)
 	}
 	return err, halt
+}
+
+// payerOf returns the item that a record is billed by, not read longer than maxAge ago.
+func (u *UsageRecords) payerOf(ctx context.Context, r sink.Record, maxAge time.Duration) (payer, error) {
+	p, err := u.payers.item(ctx, r.Subject, u.cfg.Prices[r.Feature], maxAge)
+	if err == nil {
+		u.ends.add(p.item.id, p.contract.end, p.contract.ceases)
+	}
+	return p, err
 }
 
 // canceled decides about a record whose subscription is canceled: its subject may have
 // got another one since it was looked up.
 func (u *UsageRecords) canceled(ctx context.Context, r sink.Record, was payer, refused error) (err error, halt bool) {
 	u.payers.forget(r.Subject)
-	p, err := u.payers.item(ctx, r.Subject, u.cfg.Prices[r.Feature], time.Duration(math.MaxInt64))
+	p, err := u.payerOf(ctx, r, time.Duration(math.MaxInt64))
 	switch {
 	case err == nil && p.item.id != was.item.id:
 		return errMoved(was, p), false
@@ -126,9 +131,9 @@ func addition(r sink.Record, second int64, key string) *stripe.UsageRecordParams
 	return params
 }
 
-// post makes one request and judges it. doubted is what to remember if it may have
+// post makes one request and judges it. attempt is what to remember if it may have
 // been recorded.
-func (u *UsageRecords) post(ctx context.Context, r sink.Record, p payer, params *stripe.UsageRecordParams, doubted trace) (err error, halt bool) {
+func (u *UsageRecords) post(ctx context.Context, r sink.Record, p payer, params *stripe.UsageRecordParams, attempt trace) (err error, halt bool) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	ctx, exchange := stripeapi.Watch(ctx)
@@ -139,9 +144,7 @@ func (u *UsageRecords) post(ctx context.Context, r sink.Record, p payer, params 
 		a.object = made.Object
 	}
 	err, halt = classify(a)
-	if errors.Is(err, errDoubt) {
-		u.traces.doubt(r, doubted)
-	}
+	u.traces.note(r, attempt, err)
 	return err, halt
 }
 

@@ -1,6 +1,7 @@
 package stripesink
 
 import (
+	"context"
 	"time"
 
 	"github.com/inprocess/meter/internal/stripeapi"
@@ -27,34 +28,54 @@ func (u *UsageRecords) check(r sink.Record) error {
 }
 
 // guard refuses what would bill p twice or not at all.
-func (u *UsageRecords) guard(r sink.Record, p payer, known trace, surely bool) error {
+func (u *UsageRecords) guard(ctx context.Context, r sink.Record, p payer, known trace) (err error, halt bool) {
 	second := u.second(r)
 	if !u.cfg.Increment {
 		if p.item.thresholds || p.contract.thresholds {
-			return notSent(sink.ErrNotApplied, "item %s has billing thresholds, so Stripe takes only increments: set UsageRecordsConfig.Increment", p.item.id)
+			return notSent(sink.ErrNotApplied, "item %s has billing thresholds, so Stripe takes only increments: set UsageRecordsConfig.Increment", p.item.id), false
 		}
 		at := place{p.item.id, second}
 		if other, taken, _ := u.taken.PeekOrAdd(at, r.Subject); taken && other != r.Subject {
 			return notSent(sink.ErrRejected, "item %s has usage of subject %q at the same second, which it would overwrite: identify each customer in one way only, or set UsageRecordsConfig.Increment",
-				p.item.id, stripeapi.Clean(other, u.cfg.Key))
+				p.item.id, stripeapi.Clean(other, u.cfg.Key)), false
 		}
 	}
-	if surely {
-		return nil
+	if !r.Doubt {
+		return nil, false
 	}
 	switch {
 	case known.payer != "" && known.payer != p.item.id:
-		return notSent(sink.ErrRejected, "it may be billed by item %s already, and its subject leads to %s now", known.payer, p.item.id)
+		return notSent(sink.ErrRejected, "it may be billed by item %s already, and its subject leads to %s now", known.payer, p.item.id), false
 	case known.payer == "" && p.item.created > second:
-		return notSent(sink.ErrRejected, "it may be billed already, by an item before %s, which is younger", p.item.id)
+		return notSent(sink.ErrRejected, "it may be billed already, by an item before %s, which is younger", p.item.id), false
 	case u.cfg.Increment || known.moved != 0:
-		return nil // Stripe knows its key again
+		return nil, false // Stripe knows its key again
 	case p.contract.start >= second:
-		return notSent(sink.ErrRejected, "it may be billed already, and its billing period is over: Stripe might take it for new usage")
+		return notSent(sink.ErrRejected, "it may be billed already, and its billing period is over: Stripe might take it for new usage"), false
+	}
+	if known.payer == "" {
+		if err, halt := u.guardUnknown(ctx, r, p); err != nil {
+			return err, halt
+		}
 	}
 	ends := time.Unix(p.contract.end, 0)
 	if left := time.Until(ends); left < requestTimeout {
-		return sink.RetryAfter(notSent(sink.ErrNotApplied, "it may be billed already, and its billing period ends at %v, before an answer is sure", ends.UTC()), max(left, 0)+rollTime)
+		return sink.RetryAfter(notSent(sink.ErrNotApplied, "it may be billed already, and its billing period ends at %v, before an answer is sure", ends.UTC()), max(left, 0)+rollTime), false
 	}
-	return nil
+	return nil, false
+}
+
+// guardUnknown refuses a record in doubt of whose attempts nothing is remembered, unless
+// they can have been on p only: Prices or a subscription's metadata may have been others
+// then.
+func (u *UsageRecords) guardUnknown(ctx context.Context, r sink.Record, p payer) (err error, halt bool) {
+	sole, err := u.payers.sole(ctx, r.Subject)
+	switch {
+	case err != nil:
+		return err, !waits(err)
+	case sole != p.item.id:
+		return notSent(sink.ErrRejected, "it may be billed already, and not by item %s: which one its subject led to before the restart is not known", p.item.id), false
+	}
+	u.traces.open.Add(r.ID, trace{payer: p.item.id})
+	return nil, false
 }

@@ -121,7 +121,7 @@ func (b *register) settle(ctx context.Context, t *testing.T, records []sink.Reco
 			if attempts[i]++; attempts[i] == 1 {
 				first[i] = time.Now()
 			}
-			r.Attempt = max(attempts[i], r.Attempt)
+			r.Attempt, r.Doubt = max(attempts[i], r.Attempt), r.Doubt || final[i] == sink.InDoubt
 			open, at = append(open, r), append(at, i)
 		}
 		if open == nil {

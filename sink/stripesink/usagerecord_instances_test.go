@@ -84,6 +84,7 @@ func TestInstancesBillTheExactSum(t *testing.T) {
 					require.NotEqual(t, sink.Rejected, outcome, "%v", err)
 					if r := i.pending[k]; outcome != sink.Delivered {
 						r.Attempt++
+						r.Doubt = r.Doubt || outcome == sink.InDoubt
 						open = append(open, r)
 					}
 				}

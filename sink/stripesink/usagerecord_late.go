@@ -16,12 +16,12 @@ const movedFor = 23 * time.Hour
 // late decides about a record whose second Stripe has refused as too early for the
 // running period. It may be added up in that period: by the policy, or because the
 // period began inside of the record's window, as with a subscription's first usage.
-func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refused error, surely bool) (err error, halt bool) {
+func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refused error) (err error, halt bool) {
 	age := recentPeriod
 	if u.second(r) > was.contract.start {
 		age = 0 // what is known doesn't explain it
 	}
-	p, err := u.payers.item(ctx, r.Subject, u.cfg.Prices[r.Feature], age)
+	p, err := u.payerOf(ctx, r, age)
 	if err != nil {
 		return err, !waits(err)
 	}
@@ -29,13 +29,15 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	switch {
 	case p.item.id != was.item.id:
 		return errMoved(was, p), false
-	case u.second(r) > p.contract.start && u.cfg.Increment && surely:
+	case u.second(r) > p.contract.start && u.cfg.Increment && !r.Doubt:
 		// Refused for a clock that was ahead, and stored under its key.
 		return u.add(ctx, r, p, trace{payer: p.item.id, moved: u.second(r), movedAt: now})
 	case u.second(r) > p.contract.start:
 		return fmt.Errorf("%w; but the running period of %s began before", refused, p.contract.id), false
-	case !surely:
+	case r.Doubt:
 		return fmt.Errorf("%w; an earlier attempt may have been in time", refused), false
+	case p.item.created >= r.End.Unix():
+		return fmt.Errorf("%w; and item %s, which its subject leads to now, did not exist when it was used", refused, p.item.id), false
 	case r.Kind != sink.Sum:
 		return fmt.Errorf("%w; a level of another time can't be billed", refused), false
 	case !belongs && u.cfg.Late != RestampLate:

@@ -123,7 +123,7 @@ func TestDoubtIsNeverRestamped(t *testing.T) {
 					b.restart(t)
 				}
 				time.Sleep(2 * time.Minute)
-				r.Attempt = 2
+				r.Attempt, r.Doubt = 2, true
 				outcome, err := b.deliver(t, r)
 				require.Equal(t, sink.Rejected, outcome, "%v", err)
 				require.ErrorContains(t, err, "may be billed already")
@@ -132,6 +132,29 @@ func TestDoubtIsNeverRestamped(t *testing.T) {
 				require.Equal(t, want, b.Billed(b.items[customer], before))
 			})
 		}
+	}
+}
+
+// What QuarantineLate has left to a person can be billed by RestampLate, in the same
+// process and in another.
+func TestLateUsageIsBilledAsAPersonDecides(t *testing.T) {
+	t.Parallel()
+	for _, restarted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			late := stripesink.QuarantineLate
+			b := newRegister(t, func(c *stripesink.UsageRecordsConfig) { c.Late = late })
+			r := b.sleepIntoNextPeriod()
+			outcome, _ := b.deliver(t, r)
+			require.Equal(t, sink.Rejected, outcome)
+			if late = stripesink.RestampLate; restarted {
+				time.Sleep(time.Hour)
+			}
+			b.restart(t)
+			r.Attempt = 2
+			outcome, err := b.deliver(t, r)
+			require.Equal(t, sink.Delivered, outcome, "%v", err)
+			require.EqualValues(t, 7, b.billed(customer))
+		})
 	}
 }
 
@@ -152,7 +175,7 @@ func TestDoubtIsNotSentAgainAfterThePeriod(t *testing.T) {
 				b.restart(t)
 			}
 			time.Sleep(15 * time.Second) // the answer might come after the end
-			r.Attempt = 2
+			r.Attempt, r.Doubt = 2, true
 			outcome, err := b.deliver(t, r)
 			require.Equal(t, sink.Pending, outcome)
 			require.ErrorContains(t, err, "before an answer is sure")
@@ -181,6 +204,35 @@ func TestFirstUsageOfASubscription(t *testing.T) {
 			outcomes := b.settle(t.Context(), t, []sink.Record{r})
 			require.Equal(t, sink.Delivered, outcomes[0])
 			require.EqualValues(t, 7, b.Billed(sub.Items[0].ID, time.Now()))
+		})
+	}
+}
+
+// Nobody is billed for what was used before they were there: a license may be another
+// customer's by the time that its usage is late.
+func TestLateUsageIsNotBilledToWhoCameAfter(t *testing.T) {
+	t.Parallel()
+	for began, want := range map[time.Duration]sink.Outcome{
+		-time.Second: sink.Delivered, 0: sink.Rejected, time.Minute: sink.Rejected, time.Hour: sink.Rejected,
+	} {
+		inBubble(t, began.String(), func(t *testing.T) {
+			b := newRegister(t, func(c *stripesink.UsageRecordsConfig) { restamp(c); byLicense(c) })
+			first := b.subscribe("cus_a", "price_sum")
+			b.license(first, "key-1")
+			r := usage(0, 7)
+			r.Subject = "key-1"
+			time.Sleep(time.Until(r.End) + began)
+			b.ChangeSubscription(first.ID, func(s *stripetest.Subscription) { s.Status = "canceled" })
+			b.AddCustomer(stripetest.Customer{ID: "cus_b"})
+			next := b.AddSubscription(stripetest.Subscription{Customer: "cus_b", Items: []stripetest.Item{{Price: "price_sum"}}})
+			b.license(next, "key-1")
+			time.Sleep(2 * time.Hour)
+			outcome, err := b.deliver(t, r)
+			require.Equal(t, want, outcome, "%v", err)
+			if want == sink.Rejected {
+				require.ErrorContains(t, err, "did not exist when it was used")
+				require.Zero(t, b.Billed(next.Items[0].ID, time.Now()))
+			}
 		})
 	}
 }
@@ -223,13 +275,7 @@ func TestLateAfterAnOutage(t *testing.T) {
 			for i := range records {
 				records[i].Attempt = 2
 			}
-			err := b.sink.Deliver(t.Context(), records)
-			if restarted {
-				require.Equal(t, []sink.Outcome{sink.Rejected, sink.Rejected}, judge(err, 2))
-				require.Zero(t, b.billed(customer))
-				return
-			}
-			require.NoError(t, err)
+			require.NoError(t, b.sink.Deliver(t.Context(), records))
 			require.EqualValues(t, 77, b.billed(customer))
 		})
 	}
@@ -244,7 +290,7 @@ func TestRestampedDoubtEnds(t *testing.T) {
 		b.Script(stripetest.Fault{On: lost.On}, lost, lost)
 		outcome, _ := b.deliver(t, late)
 		require.Equal(t, sink.InDoubt, outcome)
-		late.Attempt = 2
+		late.Attempt, late.Doubt = 2, true
 		time.Sleep(22 * time.Hour)
 		outcome, _ = b.deliver(t, late)
 		require.Equal(t, sink.InDoubt, outcome)

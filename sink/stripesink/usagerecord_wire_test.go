@@ -58,7 +58,7 @@ func TestUsageRecordOnTheWire(t *testing.T) {
 		r := hourAgo(42)
 		keys := map[string]bool{}
 		for _, attempt := range []int{1, 2, 3, 1000} {
-			r.Attempt = attempt
+			r.Attempt, r.Doubt = attempt, attempt > 1
 			require.Error(t, s.Deliver(t.Context(), []sink.Record{r}))
 			h := tap.headers[len(tap.headers)-1]
 			keys[h.Get("Idempotency-Key")] = true

@@ -2,6 +2,7 @@ package stripesink
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -34,11 +35,12 @@ const (
 //     are of whole minutes and begin at whole minutes.
 //
 // The first total of 0 is remembered in memory, for the last 10,000 records: after a
-// restart the 3 hours begin anew.
+// restart, or once the record is sent again, the 3 hours begin anew.
 //
 // This rests on documented behavior, not on an experiment with a live account. An
 // event that Stripe took and then could not bill, for want of a customer, is absent
-// from the total, too: sent again, it is reported again to [Sink.Webhook].
+// from the total, too: sent again, it is reported again to [Sink.Webhook]. Of a customer
+// whom Stripe doesn't know the outcome is always [sink.InDoubt].
 //
 // Blocking: one or two requests as a rule, at most 20 s each, within ctx.
 //
@@ -64,7 +66,10 @@ func (s *Sink) Verify(ctx context.Context, r sink.Record, alone bool) (sink.Outc
 		return sink.InDoubt, nil
 	}
 	total, err := s.total(ctx, m, customer, minute, minute.Add(time.Minute))
-	if err != nil {
+	switch {
+	case errors.Is(err, errMissing):
+		return sink.InDoubt, nil // of this record alone, so that others are asked about
+	case err != nil:
 		return sink.InDoubt, err
 	}
 	switch total {

@@ -152,6 +152,50 @@ func TestVerifyDoubtsAnArchivedMeter(t *testing.T) {
 	})
 }
 
+// What was seen before the last attempt says nothing about that.
+func TestVerifyForgetsAnAbsenceOnceTheRecordIsSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, nil)
+		a.SummaryLag = 24 * time.Hour
+		r := lately(1, 7)
+		time.Sleep(time.Hour)
+		verify := func(want sink.Outcome) {
+			outcome, err := a.sink.Verify(t.Context(), r, true)
+			require.NoError(t, err)
+			require.Equal(t, want, outcome)
+		}
+		verify(sink.InDoubt)
+		a.Script(stripetest.Fault{Answer: stripetest.Drop, Applied: true, On: "/meter_events"})
+		r.Attempt = 2 // a person said that it is to be sent again
+		require.Equal(t, sink.InDoubt, judge(a.sink.Deliver(t.Context(), []sink.Record{r}), 1)[0])
+		time.Sleep(23 * time.Hour)
+		verify(sink.InDoubt)
+		time.Sleep(2 * time.Hour)
+		verify(sink.Delivered)
+	})
+}
+
+// A customer whom Stripe doesn't know says nothing, and is no reason not to ask about
+// the next.
+func TestVerifyDoubtsAnUnknownCustomer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, nil)
+		r := lately(1, 7)
+		r.Subject = "cus_typo"
+		time.Sleep(24 * time.Hour)
+		for range 3 {
+			outcome, err := a.sink.Verify(t.Context(), r, true)
+			require.NoError(t, err)
+			require.Equal(t, sink.InDoubt, outcome)
+			time.Sleep(4 * time.Hour)
+		}
+		_, err := a.sink.Usage(t.Context(), feature, r.Subject, r.Start, r.End)
+		require.ErrorContains(t, err, "there is no such customer")
+	})
+}
+
 // No failure to read may pass for "Stripe has nothing".
 func TestVerifyFailsWithTheRead(t *testing.T) {
 	t.Parallel()

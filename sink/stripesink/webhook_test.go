@@ -176,7 +176,7 @@ func TestWebhookKnowsTheKeysOfLaterAttempts(t *testing.T) {
 	t.Parallel()
 	tap, s := newWiretap(t, stripesink.Meter{EventName: event})
 	r := record(0, 1)
-	r.Attempt = 2
+	r.Attempt, r.Doubt = 2, true
 	require.Error(t, s.Deliver(t.Context(), []sink.Record{r}))
 	key := tap.headers[0].Get("Idempotency-Key")
 	require.NotEqual(t, r.ID, key)
