@@ -62,8 +62,8 @@ type Config struct {
 	// Middleware answers 503 while nothing is written). Default: they are counted
 	// in memory, and Health says so.
 	RefuseWhenFull bool
-	// Retain keeps what was delivered at least this long. 0: until delivered and
-	// out of the running period.
+	// Retain keeps what was delivered at least this long, for Meter.Records; not in
+	// memory. 0: until delivered and out of the running period.
 	Retain time.Duration
 	// Shadow decides and reports to OnDecision, and refuses no caller. A call that
 	// leaves nobody to bill runs and counts nothing.

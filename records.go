@@ -2,6 +2,7 @@ package meter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -37,7 +38,7 @@ func (m *Meter) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
 // Settle decides about a quarantined record: Delivered (the biller has it), Voided
 // (written off), Rejected (leave it), or Pending (send it again: bills twice if
 // the biller has it after all). A delivered record whose window is not settled for
-// good can be voided, too. note says why, for the audit; put no secret into it.
+// good can be voided, too, and one that is pending can be written off. note says why, for the audit; put no secret into it.
 //
 // Voiding what the biller has or may have asks the sink first, if it is a
 // sink.Voider, to take it back.
@@ -58,7 +59,18 @@ func (m *Meter) Settle(ctx context.Context, route, recordID string, as sink.Outc
 	default:
 		return fmt.Errorf("meter: settle: %v is no decision; use Delivered, Voided, Rejected or Pending", as)
 	}
-	return m.ledger.Settle(ctx, route, recordID, as, note)
+	return m.unfound(route, m.ledger.Settle(ctx, route, recordID, as, note))
+}
+
+// unfound says of a record that was not found if its route is not even there.
+func (m *Meter) unfound(routeName string, err error) error {
+	if !errors.Is(err, sink.ErrUnknownRecord) {
+		return err
+	}
+	if _, unknown := m.route(routeName); unknown != nil {
+		return errors.Join(err, unknown)
+	}
+	return err
 }
 
 // Records yields every record that a route owed or owes, of the windows that began
@@ -75,6 +87,12 @@ func (m *Meter) Records(route string, start, end time.Time) (iter.Seq2[sink.Reco
 	}
 	if _, err := m.route(route); err != nil {
 		return nil, err
+	}
+	switch {
+	case !start.Before(end):
+		return nil, fmt.Errorf("meter: records from %v to %v: the end must be after the start", start.UTC(), end.UTC())
+	case m.cfg.Dir == InMemory:
+		return nil, errors.New("meter: a meter in memory retains no delivered records: give it a Dir, and Retain")
 	}
 	return m.ledger.Records(route, start, end)
 }
@@ -115,7 +133,7 @@ func (m *Meter) route(name string) (route, error) {
 func (m *Meter) void(ctx context.Context, routeName, recordID, note string) error {
 	r, err := m.ledger.Find(routeName, recordID)
 	if err != nil {
-		return err
+		return m.unfound(routeName, err)
 	}
 	doubt := r.Outcome == sink.InDoubt && r.Held // else it is still being sent
 	if at, err := m.route(routeName); err == nil && (doubt || r.Outcome == sink.Delivered) {

@@ -14,6 +14,10 @@ var (
 	// connection was refused, the request was throttled, the transaction rolled
 	// back before its commit. The record is sent again.
 	ErrNotApplied = errors.New("sink: not applied")
+	// ErrPostponed is an ErrNotApplied for a reason that is the record's own, such as a
+	// subject that nobody can be billed for yet. The record is sent again later; the
+	// others of its route are not kept waiting, and Health names one that is.
+	ErrPostponed = fmt.Errorf("%w: postponed", ErrNotApplied)
 	// ErrUnknownRecord says that there is no such record: another meter's, or one
 	// settled so long ago that nothing is left of it. It is no outcome.
 	ErrUnknownRecord = errors.New("sink: no such record")

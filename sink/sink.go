@@ -7,6 +7,7 @@
 //	nil               delivered
 //	ErrRejected       final: the biller will never take it
 //	ErrNotApplied     this attempt surely recorded nothing: sent again later
+//	ErrPostponed      the same, for a reason of that record alone
 //	any other error   in doubt: sent again only while the sink dedupes by ID
 //
 // Without [Limits].DedupeWindow doubt goes to an operator at once, so any error but

@@ -93,6 +93,7 @@ func (r *route) worked(v *verdict, now time.Time) (report func()) {
 	r.trouble = trouble{}
 	if v.delay > 0 {
 		r.trouble.resume = now.Add(v.delay)
+		r.trouble.asked = r.trouble.resume
 	}
 	r.size = min(2*r.size, r.batch)
 	if before.tries == 0 {
@@ -113,14 +114,20 @@ func (r *route) failed(strike int, err error, delay time.Duration, now time.Time
 	t := &r.trouble
 	t.err = err
 	if t.tries > 0 && strike != r.strikes {
-		if resume := now.Add(delay); delay > 0 && resume.After(t.resume) {
-			t.resume = resume
+		if asked := now.Add(delay); delay > 0 && asked.After(t.asked) {
+			t.asked = asked
+			if asked.After(t.resume) {
+				t.resume = asked
+			}
 		}
 		return func() {}
 	}
 	r.strikes++
 	t.tries++
-	t.resume = now.Add(max(routePause(t.tries), delay))
+	t.resume, t.asked = now.Add(max(routePause(t.tries), delay)), time.Time{}
+	if delay > 0 {
+		t.asked = now.Add(delay)
+	}
 	if t.tries > 1 {
 		return func() {}
 	}

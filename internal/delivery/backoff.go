@@ -17,6 +17,10 @@ const (
 	// records into doubt: each one that steps aside makes the route try another.
 	stepAside = 4
 
+	// longestAsk is how long a Flush without a deadline waits for a sink that wants to
+	// be left alone.
+	longestAsk = time.Minute
+
 	// routeDown is how many failures in a row end a Flush.
 	routeDown = 3
 )

@@ -44,6 +44,7 @@ type fakeRecord struct {
 	sink.Record
 	state     sink.Outcome
 	notBefore time.Time
+	postponed bool
 }
 
 func newFakeLedger(t testing.TB, routes int) *fakeLedger {
@@ -56,6 +57,17 @@ func newFakeLedger(t testing.TB, routes int) *fakeLedger {
 		})
 	}
 	return l
+}
+
+func (l *fakeLedger) Postponed(route int) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.routes[route].records {
+		if r.postponed && r.notBefore.After(time.Now()) {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *fakeLedger) EndWindowAt(route int, at time.Time) {
@@ -163,6 +175,7 @@ func (l *fakeLedger) resolve(r *fakeRoute, taken []*fakeRecord, results []ledger
 	for i, record := range taken {
 		delete(r.busy, [2]string{record.Subject, record.Feature})
 		record.state, record.notBefore = results[i].Outcome, results[i].NotBefore
+		record.postponed = results[i].Postponed
 		if record.Dimensions["region"] != "eu" {
 			l.t.Error("sink changed the ledger's dimensions")
 		}

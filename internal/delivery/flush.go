@@ -69,7 +69,8 @@ func (f *flush) note(a *attempt, v *verdict, lost error, dedupes bool) {
 	}
 	for i, record := range a.batch.Records {
 		switch {
-		case final(v.results[i].Outcome), v.results[i].Outcome == sink.InDoubt && !dedupes: // quarantined
+		case final(v.results[i].Outcome), v.results[i].Outcome == sink.InDoubt && !dedupes, // quarantined
+			v.results[i].Postponed: // the ledger counts those
 			delete(f.failed, record.ID)
 		case a.number > f.after:
 			f.failed[record.ID] = true
@@ -82,8 +83,10 @@ func (f *flush) note(a *attempt, v *verdict, lost error, dedupes bool) {
 
 // pending is what keeps a quiet route from sending.
 type pending struct {
-	open int       // records
-	next time.Time // when something may be tried again; zero: only if something else happens
+	open      int       // records
+	postponed int       // of them, that wait because of what they are
+	refused   bool      // the sink wants nothing for long
+	next      time.Time // when something may be tried again; zero: only if something else happens
 }
 
 // endFlushes ends those that have nothing to wait for. It looks only at flushes
@@ -118,9 +121,9 @@ func (r *route) endFlushes(s survey, p pending) {
 // over reports whether f has nothing to wait for, after so many failures in a row.
 func (f *flush) over(p pending, failures int) bool {
 	switch {
-	case p.open == 0, p.open <= len(f.failed), p.next.IsZero():
+	case p.open == 0, p.open <= len(f.failed)+p.postponed, p.next.IsZero():
 		return true
-	case f.struck && failures >= routeDown:
+	case f.struck && failures >= routeDown, p.refused && f.deadline.IsZero():
 		return true
 	}
 	return !f.deadline.IsZero() && !p.next.Before(f.deadline)

@@ -78,7 +78,7 @@ func TestFlushTriesAgainWhatWasInFlight(t *testing.T) {
 		s := newBiller(t, func(_ context.Context, call int, _ []sink.Record) error {
 			time.Sleep(10 * time.Second)
 			if call == 1 {
-				return sink.RetryAfter(sink.ErrNotApplied, time.Hour)
+				return sink.ErrNotApplied
 			}
 			return nil
 		})
@@ -88,6 +88,78 @@ func TestFlushTriesAgainWhatWasInFlight(t *testing.T) {
 		start := time.Now()
 		require.NoError(t, d.Flush(t.Context()))
 		require.Equal(t, 20*time.Second, time.Since(start))
+	})
+}
+
+// What a sink asks for is not a backoff of ours: a flush waits as well, or gives up at
+// once where it can't.
+func TestFlushHonorsRetryAfter(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		after, limit, took time.Duration
+		delivered          int
+	}{
+		"soon enough":       {after: 30 * time.Second, took: 30 * time.Second, delivered: 1},
+		"past its time":     {after: 30 * time.Second, limit: 25 * time.Second},
+		"without an end":    {after: time.Hour},
+		"long, and patient": {after: time.Hour, limit: 2 * time.Hour, took: time.Hour, delivered: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := newFakeLedger(t, 1)
+				s := newBiller(t, func(_ context.Context, call int, _ []sink.Record) error {
+					if call == 1 {
+						return sink.RetryAfter(sink.ErrNotApplied, c.after)
+					}
+					return nil
+				})
+				l.add("f", "s")
+				d := begin(t, l, nil, s)
+				synctest.Wait()
+				ctx, start := t.Context(), time.Now()
+				if c.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, c.limit)
+					defer cancel()
+				}
+				err := d.Flush(ctx)
+				require.Equal(t, c.delivered == 1, err == nil, "%v", err)
+				require.Equal(t, c.took, time.Since(start))
+				require.Equal(t, c.delivered, l.ended(0, sink.Delivered))
+			})
+		})
+	}
+}
+
+// A record that waits because of what it is keeps no other waiting, and no flush.
+func TestPostponedRecordsWaitAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		s := newBiller(t, nil)
+		s.answer = func(_ context.Context, _ int, records []sink.Record) error {
+			errs := make([]error, len(records))
+			for i, r := range records {
+				if r.Subject == "nobody" || r.Subject == "several" {
+					errs[i] = sink.RetryAfter(fmt.Errorf("subject %q: %w", r.Subject, sink.ErrPostponed), time.Minute)
+				}
+			}
+			return &sink.BatchError{Errs: errs}
+		}
+		d := begin(t, l, nil, s)
+		for range 20 {
+			l.add("f", "nobody")
+			l.add("f", "several")
+			id := l.add("f", "good")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.Equal(t, sink.Delivered, l.state(id))
+			require.NoError(t, d.Health(), "the route is fine; the ledger tells of the others")
+		}
+		start := time.Now()
+		require.ErrorContains(t, d.Flush(t.Context()), "40 records still open")
+		require.Zero(t, time.Since(start))
 	})
 }
 

@@ -16,6 +16,7 @@ type Ledger interface {
 	Ready(route int) <-chan struct{}
 	NextTry(route int) time.Time
 	OpenRecords(route int) (records int, quantity int64)
+	Postponed(route int) int
 	EndWindowAt(route int, at time.Time)
 	Doubts(route int) []ledger.Doubt
 	Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error

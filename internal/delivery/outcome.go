@@ -13,11 +13,12 @@ import (
 
 // verdict is what a sink's answer means.
 type verdict struct {
-	results  []ledger.Result // one per record
-	count    [sink.Superseded + 1]int
-	err      error         // the first record that failed; nil: all delivered
-	progress bool          // the sink made up its mind about a record: it works
-	delay    time.Duration // that the whole route shall rest, as the sink asked
+	results   []ledger.Result // one per record
+	count     [sink.Superseded + 1]int
+	err       error         // the first record that failed; nil: all delivered
+	postponed int           // records that wait for a reason of their own
+	progress  bool          // the sink made up its mind about a record: it works
+	delay     time.Duration // that the whole route shall rest, as the sink asked
 }
 
 // outcome sums up in one word.
@@ -54,12 +55,16 @@ func weigh(records []sink.Record, errs []error, apart bool, now time.Time) verdi
 		v.count[outcome]++
 		if err != nil {
 			v.results[i].Reason = text(err)
+			v.results[i].Postponed = apart && outcome == sink.Pending && errors.Is(err, sink.ErrPostponed)
+			if v.results[i].Postponed {
+				v.postponed++
+			}
 			if v.err == nil {
 				v.err = err
 			}
 		}
 	}
-	v.progress = v.count[sink.Delivered]+v.count[sink.Rejected] > 0
+	v.progress = v.count[sink.Delivered]+v.count[sink.Rejected]+v.postponed > 0
 	for i := range v.results {
 		if final(v.results[i].Outcome) {
 			continue
@@ -158,7 +163,7 @@ func routeDelay(err error, errs []error, apart bool, v *verdict) time.Duration {
 	for i, entry := range errs {
 		delay := sink.RetryDelay(entry)
 		longest = max(longest, delay)
-		if !final(v.results[i].Outcome) {
+		if !final(v.results[i].Outcome) && !v.results[i].Postponed {
 			failed++
 			shortest = min(shortest, delay)
 		}
@@ -166,7 +171,7 @@ func routeDelay(err error, errs []error, apart bool, v *verdict) time.Duration {
 	switch {
 	case total > longest:
 		return total
-	case 2*failed > len(errs):
+	case failed > 0 && 2*failed > len(errs)-v.postponed:
 		return shortest
 	}
 	return 0

@@ -52,6 +52,7 @@ type trouble struct {
 	since  time.Time
 	tries  int
 	resume time.Time
+	asked  time.Time // before it the sink wants nothing; not after resume
 }
 
 func newRoute(life context.Context, cfg Config, index int, c Route, watch *telemetry) *route {
@@ -140,7 +141,7 @@ func (r *route) step(now time.Time) (again bool, look time.Time) {
 		r.endFlushes(s, pending{})
 	}
 	if s.resume.After(now) {
-		r.endFlushes(s, pending{open: open, next: s.resume})
+		r.endFlushes(s, pending{open: open, next: s.resume, refused: s.wanted.Sub(now) > longestAsk})
 		return false, s.resume
 	}
 	// Also with nothing open: a record whose time has run out may be waiting for
@@ -165,7 +166,7 @@ func (r *route) step(now time.Time) (again bool, look time.Time) {
 		next = time.Time{}
 	}
 	if !answering {
-		r.endFlushes(s, pending{open: open, next: next})
+		r.endFlushes(s, pending{open: open, postponed: r.ledger.Postponed(r.index), next: next})
 	}
 	if open == 0 {
 		return false, next
@@ -182,6 +183,7 @@ type survey struct {
 	strike int       // as of an attempt that begins now
 	asked  int       // flushes begun before
 	resume time.Time // nothing is taken before
+	wanted time.Time // by the sink: nothing before
 }
 
 func (r *route) survey(now time.Time) survey {
@@ -197,11 +199,11 @@ func (r *route) survey(now time.Time) survey {
 		for _, f := range r.flushes {
 			if f.impatient {
 				f.impatient = false
-				r.trouble.resume = time.Time{}
+				r.trouble.resume = r.trouble.asked
 			}
 		}
 	}
-	s.size, s.resume = r.size, r.trouble.resume
+	s.size, s.resume, s.wanted = r.size, r.trouble.resume, r.trouble.asked
 	return s
 }
 

@@ -142,5 +142,13 @@ func (l *Ledger) quarantined() error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("meter: %d records are quarantined and wait for Settle", n)
+	return fmt.Errorf("meter: %s quarantined and %s for Settle", count(n, "record is", "records are"), map[bool]string{true: "waits", false: "wait"}[n == 1])
+}
+
+// count puts a number before one or several.
+func count(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, several)
 }

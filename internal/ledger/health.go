@@ -69,6 +69,7 @@ func (l *Ledger) Health() error {
 	errs := l.health.all()
 	errs = append(errs, l.owedToNobody()...)
 	errs = append(errs, l.copies()...)
+	errs = append(errs, l.postponed()...)
 	if err := l.quarantined(); err != nil {
 		errs = append(errs, err)
 	}

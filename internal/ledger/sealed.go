@@ -56,6 +56,7 @@ type retryKey struct {
 type retry struct {
 	attempts  int
 	notBefore time.Time
+	postponed string // why the record waits because of what it is; "": it doesn't
 }
 
 // tally sums a feature's quantities by table entry and state.

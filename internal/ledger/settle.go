@@ -10,7 +10,7 @@ import (
 
 // Settle is an operator's decision on a quarantined record: Voided, Delivered,
 // Rejected, or Pending to queue it again, under the same ID unless its biller has
-// taken it and then did not bill it. A delivered record can be voided.
+// taken it and then did not bill it. A record that is pending can be written off, too.
 func (l *Ledger) Settle(_ context.Context, route, recordID string, as sink.Outcome, note string) error {
 	return l.settle(route, recordID, as, note, nil)
 }
@@ -46,6 +46,7 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	case s == delivered && to == voided && found != nil: // and the biller agreed
 	case s == takenBack && to == pending && o.issues[entry] == maxIssue:
 		return fmt.Errorf("meter: record %s was queued anew %d times: count its %d units again, and settle it as voided", recordID, maxIssue, r.Quantity)
+	case s == pending && to != pending: // what waits to be sent can be written off
 	case !s.held():
 		return fmt.Errorf("meter: record %s is %v on route %q and not in quarantine", recordID, s.outcome(), route)
 	}
@@ -95,7 +96,7 @@ func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, e
 			}
 		}
 	}
-	return nil, 0, 0, fmt.Errorf("%w: meter: no record %q on route %q is here any more, or ever was", sink.ErrUnknownRecord, recordID, route)
+	return nil, 0, 0, fmt.Errorf("%w: meter: there is no record %q on route %q: it is settled for good, was sent again under another ID (a number at its end), or never was", sink.ErrUnknownRecord, recordID, route)
 }
 
 func (sd *sealed) has(block uint32, entry int, recordID string) bool {

@@ -48,7 +48,8 @@ type item struct {
 type Result struct {
 	Outcome   sink.Outcome // of this attempt alone: Delivered, Rejected, Pending (surely not applied) or InDoubt
 	NotBefore time.Time    // earliest next try; zero: any time
-	Reason    string       // for the quarantine; no secrets
+	Reason    string       // for the quarantine and Health; no secrets
+	Postponed bool         // Pending for a reason of the record's own
 }
 
 // Take marks up to most open records of a route as attempted, durably, and
@@ -300,7 +301,11 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 			if sd.tries == nil {
 				sd.tries = make(map[retryKey]retry)
 			}
-			sd.tries[k] = retry{sd.tries[k].attempts + 1, results[i].NotBefore}
+			try := retry{attempts: sd.tries[k].attempts + 1, notBefore: results[i].NotBefore}
+			if results[i].Postponed {
+				try.postponed = results[i].Reason
+			}
+			sd.tries[k] = try
 		} else {
 			delete(sd.tries, k)
 		}
@@ -345,6 +350,51 @@ func (l *Ledger) NextTry(route int) (earliest time.Time) {
 		sd.mu.Unlock()
 	}
 	return earliest
+}
+
+// Postponed counts the records of a route that wait for a time to come because of
+// what they are, such as nobody's.
+func (l *Ledger) Postponed(route int) (n int) {
+	now := time.Now()
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock()
+		for k, try := range sd.tries {
+			if k.route == route && try.postponed != "" && try.notBefore.After(now) {
+				n++
+			}
+		}
+		sd.mu.Unlock()
+	}
+	return n
+}
+
+// postponed says, by route, how many records wait because of what they are, and why
+// one of them does.
+func (l *Ledger) postponed() (errs []error) {
+	type group struct {
+		n       int
+		example string
+	}
+	groups := make([]group, len(l.routes))
+	for _, sd := range l.sealedNow() {
+		sd.mu.Lock()
+		for k, try := range sd.tries {
+			if try.postponed == "" {
+				continue
+			}
+			g := &groups[k.route]
+			if g.n++; g.example == "" || try.postponed < g.example {
+				g.example = try.postponed
+			}
+		}
+		sd.mu.Unlock()
+	}
+	for i, g := range groups {
+		if g.n > 0 {
+			errs = append(errs, fmt.Errorf("meter: route %q: %s postponed, and can be settled as voided, rejected or delivered meanwhile; one of them: %s", l.routes[i].Name, count(g.n, "record is", "records are"), g.example))
+		}
+	}
+	return errs
 }
 
 // OpenRecords counts the records of a route that are to be sent or being sent,

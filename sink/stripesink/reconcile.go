@@ -61,6 +61,9 @@ func turn(ctx context.Context, pace *rate.Limiter) error {
 // a few numbers for each series, and keeps nobody's iterator waiting for the network.
 func (c reconciler) run(ctx context.Context, records iter.Seq2[sink.Record, sink.Outcome], start, end time.Time) (Reconciliation, error) {
 	done := Reconciliation{Start: start, End: end}
+	if records == nil {
+		return done, errors.New("stripesink: no records to compare: Meter.Records gave an error instead")
+	}
 	if !end.After(start) {
 		return done, errNoTime(start, end)
 	}

@@ -17,7 +17,8 @@ import (
 // decision.
 //
 // records are those of the sink's route with their outcomes, as Meter.Records yields
-// them; they are ranged over twice. A record belongs to the time of its event, the last
+// them; they are ranged over twice. They must be those of all processes that bill these
+// customers: what a ledger does not have shows as a difference. A record belongs to the time of its event, the last
 // second of its window, so a window that began before start can end in it: give
 // Reconcile records of an hour more than it compares, or whole hours, which no window
 // of meter crosses. Records of other times are passed over.

@@ -22,7 +22,8 @@ import (
 // longest period, a month or a year ago.
 //
 // records are those of the sink's route with their outcomes, as Meter.Records yields
-// them; they are ranged over twice. A record belongs to the second at which it stands
+// them; they are ranged over twice. They must be those of all processes that bill these
+// customers: what a ledger does not have shows as a difference. A record belongs to the second at which it stands
 // with Stripe, which is in its window.
 //
 // Stripe's total is final when the period is over, and unstable while it runs. What

@@ -15,13 +15,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Both keep the count: they wrap [sink.ErrNotApplied], and the record is tried again.
+// Both keep the count: they wrap [sink.ErrPostponed], and the record is tried again.
 var (
 	// ErrNotFound says that Stripe has nothing to bill a subject by: no subscription
 	// in a state that is billed, or none with a price of the feature.
-	ErrNotFound = fmt.Errorf("%w: stripesink: nothing to bill it by", sink.ErrNotApplied)
+	ErrNotFound = fmt.Errorf("%w: stripesink: nothing to bill it by", sink.ErrPostponed)
 	// ErrAmbiguous says that there are several, and that it is not for a sink to choose.
-	ErrAmbiguous = fmt.Errorf("%w: stripesink: several to bill it by", sink.ErrNotApplied)
+	ErrAmbiguous = fmt.Errorf("%w: stripesink: several to bill it by", sink.ErrPostponed)
 )
 
 const (
@@ -66,6 +66,7 @@ type item struct {
 	id, price  string
 	created    int64
 	thresholds bool
+	metered    bool
 }
 
 // payer is the item that a subject is billed by.

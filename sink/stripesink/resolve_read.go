@@ -127,10 +127,13 @@ func (v *resolver) sole(ctx context.Context, subject string) (id string, err err
 	}
 	for _, c := range all {
 		for _, it := range c.items {
-			if id != "" {
+			switch {
+			case !it.metered: // Stripe takes no usage there
+			case id != "":
 				return "", nil
+			default:
+				id = it.id
 			}
-			id = it.id
 		}
 	}
 	return id, nil
@@ -185,7 +188,7 @@ func (v *resolver) contracts(ctx context.Context, read time.Time, subs ...*strip
 		}
 		for _, it := range items {
 			if it != nil && it.Price != nil {
-				c.items = append(c.items, item{it.ID, it.Price.ID, it.Created, it.BillingThresholds != nil})
+				c.items = append(c.items, item{it.ID, it.Price.ID, it.Created, it.BillingThresholds != nil, metered(it.Price)})
 			}
 		}
 		all = append(all, c)
@@ -236,4 +239,10 @@ func (v *resolver) read(ctx context.Context, doing, object, permission string, r
 		err = sink.RetryAfter(err, operatorDelay)
 	}
 	return false, err
+}
+
+// metered reports whether usage can stand on an item of a price. One that does not say
+// is taken for such.
+func metered(p *stripe.Price) bool {
+	return p.Recurring == nil || p.Recurring.UsageType != stripe.PriceRecurringUsageTypeLicensed
 }

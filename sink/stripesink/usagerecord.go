@@ -85,10 +85,8 @@ import (
 // Where a subscription ends with its period (cancel_at_period_end), nothing is left to
 // bill what comes late. If its subject is the subscription or an item of it, the record
 // is rejected. A customer, or what metadata holds, may get another subscription: there it
-// stays pending, with [ErrNotFound] in Health, and no one can settle it before it is
-// rejected because its subject has an item again, or quarantined at Limits.MaxAge. Bill
-// such usage by hand, by an invoice item, and void the record then; or identify callers
-// by "sub_…" or "si_…".
+// stays pending, with [ErrNotFound] in Health. Bill such usage by hand, by an invoice
+// item, and settle the record as voided then; or identify callers by "sub_…" or "si_…".
 //
 // Every item with a period end of its own makes for two more windows a period, each a
 // record of everybody who used something in it. With very many customers whose periods
