@@ -49,7 +49,8 @@ func (r *route) every(interval time.Duration, act func()) {
 // schedule tells the ledger when the running window must end for this route.
 func (r *route) schedule(s sink.Scheduler) {
 	var end time.Time
-	err := guard(func() error { end = s.NextEnd(time.Now()); return nil })
+	after := r.ledger.SoonestEnd().Add(-time.Nanosecond)
+	err := guard(func() error { end = s.NextEnd(after); return nil })
 	if r.panics.note(err); err == nil {
 		r.ledger.EndWindowAt(r.index, end)
 	}

@@ -70,6 +70,8 @@ func (l *fakeLedger) Postponed(route int) (n int) {
 	return n
 }
 
+func (l *fakeLedger) SoonestEnd() time.Time { return time.Now() }
+
 func (l *fakeLedger) EndWindowAt(route int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

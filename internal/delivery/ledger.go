@@ -17,6 +17,7 @@ type Ledger interface {
 	NextTry(route int) time.Time
 	OpenRecords(route int) (records int, quantity int64)
 	Postponed(route int) int
+	SoonestEnd() time.Time
 	EndWindowAt(route int, at time.Time)
 	Doubts(route int) []ledger.Doubt
 	Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error

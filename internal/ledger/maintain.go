@@ -126,16 +126,30 @@ func (l *Ledger) EndWindowAt(route int, at time.Time) {
 // would begin too near to each other. What has passed since its begin is not the wall
 // clock's business, which may have been set back.
 func (l *Ledger) due(window time.Time) time.Time {
-	second := window.Unix()
-	if first := l.firstEnd(); first != 0 && first < second+l.spacing {
-		second = first
-	}
-	at := time.Unix(second, 0)
-	left := time.Duration(l.spacing)*time.Second - time.Since(l.active.Load().since)
-	if soonest := time.Now().Add(left); left > 0 && at.Before(soonest) {
-		return soonest
+	soonest := l.SoonestEnd()
+	at := later(window, soonest)
+	if first := l.firstEnd(); first != 0 && first < at.Unix()+l.spacing {
+		at = later(time.Unix(first, 0), soonest)
 	}
 	return at
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// SoonestEnd is when the running window may end at the soonest. Where ends follow each
+// other closely, one before it can't be kept, and to try would cost the next one, too.
+func (l *Ledger) SoonestEnd() time.Time {
+	return time.Now().Add(l.youth())
+}
+
+// youth is how long the running window must still run.
+func (l *Ledger) youth() time.Duration {
+	return max(0, time.Duration(l.spacing)*time.Second-time.Since(l.active.Load().since))
 }
 
 // firstEnd is the first second at which a route wants a window to end; 0: none.

@@ -2,6 +2,7 @@ package stripesink_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -226,4 +227,98 @@ func TestManyPeriodsThatEndAtOnce(t *testing.T) {
 		time.Sleep(time.Until(end.Add(-time.Second)))
 		require.EqualValues(t, 2*customers, line(m).Delivered)
 	})
+}
+
+// Also with many instances, whose windows begin far apart, wherever the end lies
+// within a minute.
+func TestInstancesFollowThePeriod(t *testing.T) {
+	t.Parallel()
+	for _, instances := range []int{1, 20, 60} {
+		for _, offset := range []time.Duration{time.Second, 10 * time.Second, 40 * time.Second} {
+			inBubble(t, fmt.Sprint(instances, " instances, an end at ", offset), func(t *testing.T) {
+				srv := stripetest.New()
+				srv.Grace = 5 * time.Minute
+				srv.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+				srv.AddCustomer(stripetest.Customer{ID: customer})
+				began := time.Now()
+				end := began.Add(8*time.Minute + offset)
+				sub := srv.AddSubscription(stripetest.Subscription{
+					Customer: customer, Items: []stripetest.Item{{Price: "price_1"}}, Start: began.AddDate(0, 0, -20), End: end,
+				})
+				client, stop := srv.Pipe()
+				t.Cleanup(stop)
+				m := whole(t, stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+					Key: testKey, BaseURL: stripetest.URL, HTTPClient: client, Instances: instances,
+					Prices: map[string][]string{feature: {"price_1"}},
+				}))
+				report, before := m.Feature(feature), int64(0)
+				for time.Since(began) < 11*time.Minute {
+					time.Sleep(time.Second)
+					if time.Now().Before(end) {
+						before++
+					}
+					require.NoError(t, report.Add(t.Context(), customer, 1))
+				}
+				time.Sleep(4 * time.Minute)
+				require.InDelta(t, before, srv.Billed(sub.Items[0].ID, began), 1)
+			})
+		}
+	}
+}
+
+// An outage's windows are merged by the hour, but not across the end of a period.
+func TestMergedUsageRecordsStayInTheirPeriod(t *testing.T) {
+	t.Parallel()
+	for _, increment := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("increment: ", increment), func(t *testing.T) {
+			srv := stripetest.New()
+			srv.AddPrice(stripetest.Price{ID: "price_1", Aggregate: "sum"})
+			srv.AddCustomer(stripetest.Customer{ID: customer})
+			time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+			began := time.Now()
+			end := began.Add(40*time.Minute + 25*time.Second)
+			sub := srv.AddSubscription(stripetest.Subscription{
+				Customer: customer, Items: []stripetest.Item{{Price: "price_1"}}, Start: began.AddDate(0, 0, -20), End: end,
+			})
+			client, stop := srv.Pipe()
+			t.Cleanup(stop)
+			outage := outage{to: client.Transport}
+			client.Transport = &outage
+			m := whole(t, stripesink.NewUsageRecords(stripesink.UsageRecordsConfig{
+				Key: testKey, BaseURL: stripetest.URL, HTTPClient: client, Increment: increment,
+				Prices: map[string][]string{feature: {"price_1"}},
+			}))
+			report := m.Feature(feature)
+			require.NoError(t, report.Add(t.Context(), customer, 1)) // by which the end is known
+			time.Sleep(2 * time.Minute)
+			outage.on.Store(true)
+			after := int64(0)
+			for time.Since(began) < 59*time.Minute {
+				time.Sleep(10 * time.Second)
+				if !time.Now().Before(end) {
+					after++
+				}
+				require.NoError(t, report.Add(t.Context(), customer, 1))
+			}
+			time.Sleep(70 * time.Minute)
+			outage.on.Store(false)
+			time.Sleep(2 * time.Hour)
+			require.InDelta(t, after, srv.Billed(sub.Items[0].ID, time.Now()), 1, "%v", m.Books())
+			require.Positive(t, line(m).Rejected, "what came too late for its period waits for a person")
+			require.Zero(t, line(m).Pending)
+		})
+	}
+}
+
+// outage refuses every request while it is on.
+type outage struct {
+	to http.RoundTripper
+	on atomic.Bool
+}
+
+func (o *outage) RoundTrip(r *http.Request) (*http.Response, error) {
+	if o.on.Load() {
+		return nil, errors.New("connection refused")
+	}
+	return o.to.RoundTrip(r)
 }
