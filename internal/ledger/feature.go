@@ -93,15 +93,6 @@ func (f *Feature) Add(subject string, n int64) error {
 	return s.Add(n)
 }
 
-// Set notes subject's level (of a Max or Last).
-func (f *Feature) Set(subject string, level int64) error {
-	s, err := f.Series(subject, nil)
-	if err != nil {
-		return err
-	}
-	return s.Set(level)
-}
-
 // Series resolves the series of a subject and dimensions; its methods are the
 // fastest way to count.
 func (f *Feature) Series(subject string, dimensions map[string]string) (*Series, error) {

@@ -105,6 +105,15 @@ func sum(records []sink.Record, feature, subject string) (n int64) {
 	return n
 }
 
+// Set notes subject's level (of a Max or Last), as tests like to.
+func (f *Feature) Set(subject string, level int64) error {
+	s, err := f.Series(subject, nil)
+	if err != nil {
+		return err
+	}
+	return s.Set(level)
+}
+
 func TestCountSealDeliver(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, mode string) {
