@@ -275,7 +275,7 @@ func TestEveryBitOfASegment(t *testing.T) {
 					h, _, err := decodeHead(data)
 					require.NoError(t, err, "no single flip costs the head: byte %d", at)
 					require.Equal(t, s.head.end, h.end)
-					checkHead(t, s, data)
+					checkHead(t, map[bool]*sample{s.head.merged: s}, data)
 					continue
 				}
 				checkSlots(t, s, data[size:], true)
