@@ -52,6 +52,7 @@ func TestRecords(t *testing.T) {
 		shut(t, l)
 		l = open(t, mode, dir, minutely, retaining)
 		require.Equal(t, want, collect(l, began, time.Now()))
+		synctest.Wait()
 
 		// What goes takes the completeness with it.
 		oldest := l.store.retained()[0].path

@@ -56,6 +56,8 @@ func (st *store) retained() (files []retainedFile) {
 // dropRetained deletes retained segments: those older than retain, and then the
 // oldest until bytes more fit into the budget.
 func (st *store) dropRetained(retain time.Duration, bytes int64) error {
+	st.dropping.Lock() // a new window may need room while old files go
+	defer st.dropping.Unlock()
 	for _, f := range st.retained() {
 		if time.Since(f.at) <= retain && st.room(bytes) == nil {
 			return nil

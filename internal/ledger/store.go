@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/inprocess/meter/internal/disk"
@@ -23,6 +24,8 @@ type store struct {
 	max    atomic.Int64
 	used   atomic.Int64 // bytes of all segment files
 	since  atomic.Int64 // second from which on everything settled is retained
+
+	dropping sync.Mutex // held while retained files are deleted
 	lock   *disk.FileLock
 	mapped bool   // counters may live in mapped files
 	weak   string // why that protects less than it should; "": nothing known
