@@ -20,15 +20,15 @@ func (u uuid) String() string { return hex.EncodeToString(u[:]) }
 
 // store is the ledger's directory.
 type store struct {
-	dir    string
-	max    atomic.Int64
-	used   atomic.Int64 // bytes of all segment files
-	since  atomic.Int64 // second from which on everything settled is retained
+	dir   string
+	max   atomic.Int64
+	used  atomic.Int64 // bytes of all segment files
+	since atomic.Int64 // second from which on everything settled is retained
 
 	dropping sync.Mutex // held while retained files are deleted
-	lock   *disk.FileLock
-	mapped bool   // counters may live in mapped files
-	weak   string // why that protects less than it should; "": nothing known
+	lock     *disk.FileLock
+	mapped   bool   // counters may live in mapped files
+	weak     string // why that protects less than it should; "": nothing known
 
 	// step, in tests, is told what is about to happen and may fail it.
 	step func(what string) error
