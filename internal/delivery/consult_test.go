@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,9 +29,10 @@ func TestScheduleReachesTheLedger(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLedger(t, 2)
-		end, panics := time.Now().Add(time.Hour), false
+		end := time.Now().Add(time.Hour)
+		var panics atomic.Bool
 		o := &oracle{biller: newBiller(t, nil), end: func(after time.Time) time.Time {
-			if panics {
+			if panics.Load() {
 				panic("no period")
 			}
 			require.False(t, after.After(time.Now()))
@@ -42,7 +44,7 @@ func TestScheduleReachesTheLedger(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, end, l.routes[0].end)
 		require.Zero(t, l.routes[1].end)
-		panics = true
+		panics.Store(true)
 		time.Sleep(2 * scheduleEvery)
 		synctest.Wait()
 		require.Equal(t, end, l.routes[0].end, "what is known stays")
@@ -60,7 +62,8 @@ func TestDoubtsAreVerified(t *testing.T) {
 		for _, id := range []string{"there", "missing", "unclear", "shared", "unreachable", "behind", "u1", "u2", "u3", "u4", "u5", "last"} {
 			l.routes[0].doubts = append(l.routes[0].doubts, ledger.Doubt{Record: sink.Record{ID: id}, Alone: id != "shared"})
 		}
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		o := &oracle{biller: newBiller(t, nil), end: func(time.Time) time.Time { return time.Time{} }}
 		o.verify = func(r sink.Record, alone bool) (sink.Outcome, error) {
 			switch {
@@ -68,7 +71,7 @@ func TestDoubtsAreVerified(t *testing.T) {
 				return sink.Delivered, nil
 			case r.ID == "missing":
 				return sink.Pending, nil
-			case r.ID[0] == 'u' && r.ID != "unclear" && down:
+			case r.ID[0] == 'u' && r.ID != "unclear" && down.Load():
 				return sink.Delivered, errors.New("connection refused")
 			case r.ID == "shared":
 				require.False(t, alone)
@@ -85,7 +88,7 @@ func TestDoubtsAreVerified(t *testing.T) {
 		}
 		require.Equal(t, []string{verified("there", sink.Delivered), verified("missing", sink.Pending), verified("behind", sink.Delivered)}, l.settled)
 		require.Contains(t, out.String(), "connection refused")
-		down = false
+		down.Store(false)
 		time.Sleep(verifyEvery)
 		synctest.Wait()
 		require.Len(t, l.settled, 4)

@@ -93,6 +93,7 @@ func TestConfirmingStaysWithinItsShare(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, mode string) {
 		l := open(t, mode, t.TempDir(), minutely, confirming)
+		synctest.Wait()
 		l.confirmBytes = 1024 // 8 records
 		f := feature(t, l, "calls", sink.Sum)
 		time.Sleep(30 * time.Second)
