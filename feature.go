@@ -206,7 +206,7 @@ func (f *Feature) Counter(subject string) *Counter {
 	return c
 }
 
-// Counter counts one feature for one subject: about the cost of an atomic add.
+// Counter counts one feature for one subject, in a few nanoseconds.
 //
 // Concurrency: safe for concurrent use.
 type Counter struct {
