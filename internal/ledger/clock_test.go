@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,5 +61,27 @@ func TestFlushingOftenStaysNearTheClock(t *testing.T) {
 			rotate(t, l)
 			require.LessOrEqual(t, l.active.Load().head.start-time.Now().Unix(), int64(maxDriftMemory))
 		}
+	})
+}
+
+// TestFlushingAtOnceStaysNearTheClock flushes from many sides: they share windows
+// instead of using up the seconds to come.
+func TestFlushingAtOnceStaysNearTheClock(t *testing.T) {
+	t.Parallel()
+	eachDiskMode(t, func(t *testing.T, mode, dir string) {
+		l := open(t, mode, dir, minutely)
+		f := feature(t, l, "calls", sink.Sum)
+		var flushing sync.WaitGroup
+		for range 20 {
+			flushing.Go(func() {
+				for range 10 {
+					require.NoError(t, f.Add("ann", 1))
+					require.NoError(t, l.Rotate(context.Background()))
+					require.LessOrEqual(t, l.active.Load().head.start-time.Now().Unix(), int64(maxDriftFlush))
+				}
+			})
+		}
+		flushing.Wait()
+		require.EqualValues(t, 200, sum(deliver(t, l, 0, sink.Delivered), "calls", "ann"), "each found its count sealed")
 	})
 }

@@ -23,7 +23,8 @@ const (
 // once that is durable. Windows start on whole seconds of their own, so it may
 // wait for the next one.
 func (l *Ledger) Rotate(ctx context.Context) error {
-	if err := l.waitForNext(ctx); err != nil {
+	old := l.active.Load()
+	if err := l.waitForNext(ctx, old); err != nil {
 		return err
 	}
 	if err := l.rotating.lock(ctx); err != nil {
@@ -34,17 +35,20 @@ func (l *Ledger) Rotate(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer nudge(l.untidy)
+	if l.active.Load() != old { // somebody else was faster, and sealed for us, too
+		l.sealRetired()
+		return l.sealTrouble()
+	}
 	return l.rotate(false)
 }
 
-// waitForNext waits until a new window may begin. Nobody is kept from anything
+// waitForNext waits until a window may follow old. Nobody is kept from anything
 // meanwhile.
-func (l *Ledger) waitForNext(ctx context.Context) error {
+func (l *Ledger) waitForNext(ctx context.Context, old *segment) error {
 	allowed := int64(maxDriftFlush)
 	if l.store == nil && l.spacing == 1 {
 		allowed = maxDriftMemory
 	}
-	old := l.active.Load()
 	if old.empty() && !old.fallback {
 		return nil
 	}
@@ -63,6 +67,7 @@ func (l *Ledger) rotate(closing bool) error {
 		l.sealRetired()
 		return l.saveAtLast()
 	}
+	defer l.forgetEnds(time.Now())
 	if old.empty() && !old.fallback {
 		l.restamp(old)
 		return l.sealTrouble()
