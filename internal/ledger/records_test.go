@@ -133,7 +133,7 @@ func TestAdoptionKeepsWhatIsRetained(t *testing.T) {
 	})
 }
 
-// TestRecordsOfDamagedFiles: what Records leaves out it does not say.
+// What Records leaves out, for its file is damaged, it says.
 func TestRecordsOfDamagedFiles(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func([]byte) []byte{
@@ -171,7 +171,7 @@ func TestRecordsOfDamagedFiles(t *testing.T) {
 	}
 }
 
-// TestRecordsWhileMergesWait: an iteration that a merge overtakes loses records.
+// An iteration that a merge overtakes loses no record.
 func TestRecordsWhileMergesWait(t *testing.T) {
 	t.Parallel()
 	eachDiskMode(t, func(t *testing.T, mode, dir string) {

@@ -139,7 +139,7 @@ func TestDoubtsKnowWhetherTheyAreAlone(t *testing.T) {
 	})
 }
 
-// TestVoidOfDeliveredSurvivesDeath: a delivered record is voided; the decision is on paper, and the process dies.
+// The void of a delivered record is on paper when the process dies: it holds.
 func TestVoidOfDeliveredSurvivesDeath(t *testing.T) {
 	t.Parallel()
 	eachDiskMode(t, func(t *testing.T, mode, dir string) {
@@ -170,7 +170,7 @@ func TestVoidOfDeliveredSurvivesDeath(t *testing.T) {
 	})
 }
 
-// TestAdoptedWindowsMayOverlap: after an adoption a doubt is said to be alone that is not.
+// After an adoption no doubt may be taken for alone in its window.
 func TestAdoptedWindowsMayOverlap(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()

@@ -14,9 +14,8 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
-// No injected faults: an outage of two hours, windows of ten seconds, and fewer
-// file descriptors than windows in an hour. Of each window one
-// feature was tried (surely not applied), another was held by the sink's Prepare.
+// Real trouble, not injected: an hour's outage, windows of ten seconds, and fewer file
+// descriptors than such windows. In each, one feature was tried and surely not applied.
 func TestMergeWithFewFiles(t *testing.T) {
 	var before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
@@ -34,7 +33,7 @@ func TestMergeWithFewFiles(t *testing.T) {
 			n++
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
-			b, err := l.Take(0, 1, func(f sink.Feature) bool { return f.Name == "calls" }) // its sink does not accept the feature yet: held by Prepare
+			b, err := l.Take(0, 1, func(f sink.Feature) bool { return f.Name == "calls" })
 			require.NoError(t, err)
 			if b != nil {
 				require.NoError(t, b.Resolve([]Result{{Outcome: sink.Pending, NotBefore: time.Now().Add(3 * time.Hour)}}))
@@ -42,8 +41,6 @@ func TestMergeWithFewFiles(t *testing.T) {
 		}
 		time.Sleep(75 * time.Minute)
 		synctest.Wait()
-		t.Log("segments", len(l.sealedNow()), "health", l.Health())
-		t.Log("books", l.Books(), "counted", n)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		billed := sum(deliver(t, l, 0, sink.Delivered), "calls", "acme")
@@ -52,11 +49,9 @@ func TestMergeWithFewFiles(t *testing.T) {
 			synctest.Wait()
 			billed += sum(deliver(t, l, 0, sink.Delivered), "calls", "acme")
 		}
-		t.Log("books", l.Books(), "billed acme", billed, "health", l.Health())
 		require.NoError(t, l.Close(context.Background()))
 		l = open(t, "mapped", dir, window)
 		billed += sum(deliver(t, l, 0, sink.Delivered), "calls", "acme")
-		t.Log("books", l.Books(), "billed acme", billed)
 		require.EqualValues(t, n, billed)
 		require.EqualValues(t, n, l.Books()[0].Accepted)
 	})
