@@ -66,6 +66,7 @@ func TestMergeWhoseMarksCantBeWritten(t *testing.T) {
 		bad.Store(false)
 		l.tidy()
 		recs := deliver(t, l, 0, sink.Delivered)
+		require.EqualValues(t, 33, l.Books()[0].Delivered, "the merge waits for the next Open")
 		require.NoError(t, l.Close(context.Background()))
 		l = open(t, "mapped", dir)
 		recs = append(recs, deliver(t, l, 0, sink.Delivered)...)
