@@ -98,7 +98,8 @@ func portions(all []*sealed) (parts [][]*sealed) {
 	return append(parts, all[first:])
 }
 
-// mergeHour merges one group. No record of the route is taken meanwhile.
+// mergeHour merges one group. No record of the route is taken meanwhile. The caller
+// holds tidying.
 func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	ln := &l.lanes[route]
 	ln.mu.Lock()

@@ -230,8 +230,10 @@ func live(t *testing.T, l *Ledger, m *mortal, billers []*biller, acked, unsure m
 	sealed := l.sealedNow()
 	if len(sealed) >= 2 {
 		last := sealed[len(sealed)-2:]
+		l.tidying.Lock()
 		_ = l.mergeHour(0, last)
 		_ = l.mergeHour(1, last)
+		l.tidying.Unlock()
 	}
 	send(0, 100, sink.Pending)
 	send(1, 1, sink.Delivered)
