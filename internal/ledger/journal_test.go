@@ -203,6 +203,7 @@ func TestCommitsShareSyncs(t *testing.T) {
 			}
 		}))
 		require.NoError(t, err)
+		defer l.Close(context.Background())
 		f := feature(t, l, "calls", sink.Sum)
 		var wg sync.WaitGroup
 		const callers, each = 64, 20

@@ -1,6 +1,9 @@
 package ledger
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
 // rounds lets callers share an expensive act, such as a sync of the disk: each
 // takes part in one that begins after it came, and all of a round get its error.
@@ -35,6 +38,9 @@ func (r *rounds[T]) join(item T, act func([]T) error) error {
 		return mine.err
 	}
 	<-mine.start
+	// Others that could run now shall join: while act blocks in a system call, the
+	// scheduler may leave them waiting for this processor for long.
+	runtime.Gosched()
 	r.mu.Lock()
 	r.next = nil // whoever comes now was too late for this round
 	r.mu.Unlock()
