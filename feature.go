@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
@@ -199,20 +198,16 @@ type Total struct {
 // Counter returns the fastest way to count a Sum for one subject, without
 // dimensions. Keep it as long as the subject is busy. A bad subject shows in Add.
 func (f *Feature) Counter(subject string) *Counter {
-	c := &Counter{feature: f, subject: subject}
-	if s, err := f.ledger.Series(subject, nil); err == nil {
-		c.series.Store(s)
-	}
-	return c
+	s, err := f.ledger.Series(subject, nil)
+	return &Counter{s, err}
 }
 
 // Counter counts one feature for one subject, in a few nanoseconds.
 //
 // Concurrency: safe for concurrent use.
 type Counter struct {
-	series  atomic.Pointer[ledger.Series] // nil: not resolved yet, as when the disk was full
-	feature *Feature
-	subject string
+	series *ledger.Series
+	fault  error // of the subject; then series is nil
 }
 
 // Add counts n units. It ignores the dimensions of ctx; otherwise it is
@@ -221,19 +216,10 @@ type Counter struct {
 // Guarantee, Blocking: as for Feature.Add.
 // Errors: as for Feature.Add.
 func (c *Counter) Add(_ context.Context, n int64) error {
-	if s := c.series.Load(); s != nil {
-		return s.Add(n)
+	if c.fault != nil {
+		return c.fault
 	}
-	return c.resolve(n)
-}
-
-func (c *Counter) resolve(n int64) error {
-	s, err := c.feature.ledger.Series(c.subject, nil)
-	if err != nil {
-		return err
-	}
-	c.series.Store(s)
-	return s.Add(n)
+	return c.series.Add(n)
 }
 
 var errNoSum = errors.New("a call adds, so its feature must be of kind sum; use Set for max and last")

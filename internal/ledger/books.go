@@ -98,7 +98,7 @@ func (l *Ledger) Books() []Line {
 func (seg *segment) quantities() map[string]int64 {
 	sums := make(map[string]int64)
 	seg.each(func(_ int, c *cell) {
-		if word, ok := c.load(); ok && word&wordSet != 0 {
+		if word, ok := seg.load(c); ok && word&wordSet != 0 {
 			sums[c.series.feature.name] += int64(word & wordCount)
 		}
 	})

@@ -9,13 +9,10 @@ import (
 	"github.com/inprocess/meter/internal/disk"
 )
 
-// cell is what a segment knows of one of its slots. It keeps the segment's
-// memory mapped for as long as anybody can reach it.
+// cell is what a segment knows of one of its slots. There are as many as series,
+// so it is small: where the slot lies follows from its block.
 type cell struct {
-	word   *atomic.Uint64 // in the segment
-	seg    *segment
 	series *Series
-	spread atomic.Pointer[spread]
 	// journaled is the word that the journal holds. Guarded by the journal's lock.
 	journaled uint64
 	block     uint32
@@ -30,6 +27,15 @@ type spread struct {
 	stripes []*cell
 	words   []*atomic.Uint64 // theirs
 	mask    uint64
+}
+
+// place is where a series counts. It keeps the segment's memory mapped for as long
+// as anybody can reach it.
+type place struct {
+	seg    *segment
+	word   *atomic.Uint64 // of the series' own slot
+	spread *spread        // nil: none
+	cell   uint32         // of its own slot, by number
 }
 
 // coldSpread is how much one slot takes in a window without trouble: a series
@@ -47,8 +53,8 @@ const (
 	overflow               // the sum would pass the limit
 )
 
-// spread gives a series that writers collide on several slots.
-func (s *Series) spread(c *cell) {
+// divide gives a series that writers collide on in seg several slots.
+func (s *Series) divide(seg *segment) {
 	if s.flags.Or(hot)&hot != 0 {
 		return
 	}
@@ -57,8 +63,11 @@ func (s *Series) spread(c *cell) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	// As for registering: sealing waits for this lock, and later is too late.
-	if c.spread.Load() == nil && !s.is(undivided) && s.feature.ledger.active.Load() == c.seg {
-		c.seg.spread(c)
+	if p, ok := s.place(); ok && p.seg == seg && p.spread == nil && !s.is(undivided) && s.feature.ledger.active.Load() == seg {
+		if sp := seg.divide(s, seg.cell(p.cell).block); sp != nil {
+			s.spread.Store(sp)
+			s.mark(spreading)
+		}
 	}
 }
 
@@ -84,33 +93,32 @@ func stripesWanted() int {
 	return n
 }
 
-// add counts n in c or in one of its stripes.
-func (c *cell) add(n uint64) result {
-	if sp := c.spread.Load(); sp != nil && n <= c.seg.stripeLimit() {
+// add counts n for s in its own slot or in one of its stripes.
+func (p *place) add(s *Series, n uint64) result {
+	seg := p.seg
+	if sp := p.spread; sp != nil && n <= seg.stripeLimit() {
 		// Goroutines that run at the same time have stacks of their own: the
 		// address of a local tells them apart without asking the scheduler.
 		var here byte
 		at := uint64(uintptr(unsafe.Pointer(&here))) >> 10
 		word := sp.words[at*0x9E3779B97F4A7C15>>56&sp.mask]
-		if res := c.seg.tryAdd(word, n, c.seg.stripeLimit()); res != overflow && res != collided {
+		if res := seg.tryAdd(word, n, seg.stripeLimit()); res != overflow && res != collided {
 			return res
 		}
 	}
-	limit := c.seg.limit
-	if c.series.is(undivided) && c.spread.Load() == nil {
-		limit = c.seg.most
+	limit := seg.limit
+	// Undivided, it gets no stripes any more: that it has none is certain as long as
+	// it counts in this segment.
+	if s.is(undivided) && s.spread.Load() == nil && s.seg.Load() == seg {
+		limit = seg.most
 	}
-	if c.series.is(hot) { // whatever the stripes could not take
-		return c.seg.guard(func() result { return addStubborn(c.word, n, limit) })
+	if s.is(hot) { // whatever the stripes could not take
+		return seg.guard(func() result { return addStubborn(p.word, n, limit) })
 	}
-	return c.seg.tryAdd(c.word, n, limit)
+	return seg.tryAdd(p.word, n, limit)
 }
 
-// add counts n in one of the segment's words.
-func (seg *segment) add(word *atomic.Uint64, n uint64) result {
-	return seg.tryAdd(word, n, seg.limit)
-}
-
+// tryAdd counts n in one of the segment's words.
 func (seg *segment) tryAdd(word *atomic.Uint64, n, limit uint64) result {
 	if !seg.mapped {
 		return tryAdd(word, n, limit)
@@ -155,31 +163,31 @@ func tryAdd(word *atomic.Uint64, n, limit uint64) result {
 	return collided
 }
 
-func (c *cell) setMax(level uint64) result {
-	return c.seg.guard(func() result {
+func (p *place) setMax(level uint64) result {
+	return p.seg.guard(func() result {
 		for {
-			word := c.word.Load()
+			word := p.word.Load()
 			if word&wordSealed != 0 {
 				return retired
 			}
 			if word&wordSet != 0 && word&wordCount >= level {
 				return counted
 			}
-			if c.word.CompareAndSwap(word, level|wordSet) {
+			if p.word.CompareAndSwap(word, level|wordSet) {
 				return counted
 			}
 		}
 	})
 }
 
-func (c *cell) setLast(level uint64) result {
-	return c.seg.guard(func() result {
+func (p *place) setLast(level uint64) result {
+	return p.seg.guard(func() result {
 		for {
-			word := c.word.Load()
+			word := p.word.Load()
 			if word&wordSealed != 0 {
 				return retired
 			}
-			if c.word.CompareAndSwap(word, level|wordSet) {
+			if p.word.CompareAndSwap(word, level|wordSet) {
 				return counted
 			}
 		}
@@ -213,21 +221,22 @@ func recoverFault(r any) {
 	}
 }
 
-// load reads the word; ok is false when the memory is gone.
-func (c *cell) load() (word uint64, ok bool) {
-	res := c.seg.guard(func() result {
-		word = c.word.Load()
+// load reads a slot's word; ok is false when the memory is gone.
+func (seg *segment) load(c *cell) (word uint64, ok bool) {
+	res := seg.guard(func() result {
+		word = seg.word(c.block).Load()
 		return counted
 	})
 	return word, res == counted
 }
 
-// seal makes the word final.
-func (c *cell) seal() (word uint64, ok bool) {
-	res := c.seg.guard(func() result {
+// seal makes a slot's word final.
+func (seg *segment) seal(c *cell) (word uint64, ok bool) {
+	res := seg.guard(func() result {
+		at := seg.word(c.block)
 		for {
-			word = c.word.Load()
-			if word&wordSealed != 0 || c.word.CompareAndSwap(word, word|wordSealed) {
+			word = at.Load()
+			if word&wordSealed != 0 || at.CompareAndSwap(word, word|wordSealed) {
 				word |= wordSealed
 				return counted
 			}

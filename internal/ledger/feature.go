@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -102,7 +101,7 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 	if err := checkSeries(subject, dimensions); err != nil {
 		return nil, err
 	}
-	plain := f.plain.findOrAdd(subject, func() *Series { return newSeries(f, strings.Clone(subject), 0) })
+	plain := f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) })
 	if len(dimensions) == 0 {
 		return plain, nil
 	}
@@ -121,7 +120,7 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 			if !plain.is(evicted) {
 				return s
 			}
-			plain = f.plain.findOrAdd(subject, func() *Series { return newSeries(f, strings.Clone(subject), 0) })
+			plain = f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) })
 		}
 	}), nil
 }
@@ -151,17 +150,17 @@ func (s *Series) inMonth(month int32) int64 {
 	if s.feature.ledger.totalsMonth == month {
 		total = s.total
 	}
-	c := s.cell.Load()
-	if c == nil || monthOf(c.seg.head.start) != month {
+	p, ok := s.place()
+	if !ok || monthOf(p.seg.head.start) != month {
 		return total
 	}
-	cells := []*cell{c}
-	if sp := c.spread.Load(); sp != nil {
-		cells = append(cells, sp.stripes...)
+	cells := []*cell{p.seg.cell(p.cell)}
+	if p.spread != nil {
+		cells = append(cells, p.spread.stripes...)
 	}
 	for _, c := range cells {
 		// A sealed word is part of the total already.
-		if word, ok := c.load(); ok && word&wordSet != 0 && word&wordSealed == 0 {
+		if word, ok := p.seg.load(c); ok && word&wordSet != 0 && word&wordSealed == 0 {
 			total = combine(s.feature.kind, total, int64(word&wordCount))
 		}
 	}
@@ -185,18 +184,18 @@ func (l *Ledger) evictIdle() {
 				sh.mu.Lock()
 				l.totalsMu.Lock()
 				stale := func(s *Series) bool {
-					return s.total == 0 && s.cell.Load() == nil && s.next.Load() == nil
+					return s.total == 0 && s.seg.Load() == nil && s.next.Load() == nil
 				}
-				if t := sh.table.Load(); t != nil {
-					for j := range t.entries {
-						if s := t.entries[j].series.Load(); s != nil && stale(s) {
-							s.mark(evicted)
-							if s.next.Load() != nil { // one with dimensions came just now
-								s.unmark(evicted)
-							}
+				sh.each(func(s *Series) {
+					if stale(s) {
+						s.mark(evicted)
+						if s.next.Load() != nil { // one with dimensions came just now
+							s.unmark(evicted)
 						}
 					}
-					sh.rebuild(func(s *Series) bool { return !s.is(evicted) })
+				})
+				if sh.n > 0 {
+					x.rebuild(sh, func(s *Series) bool { return !s.is(evicted) })
 				}
 				l.totalsMu.Unlock()
 				sh.mu.Unlock()

@@ -128,7 +128,7 @@ func (j *journal) commit(c *cell) error {
 		return j.write(func(visit func(*cell)) {
 			for _, c := range cells {
 				visit(c)
-				if sp := c.spread.Load(); sp != nil {
+				if sp := j.seg.spread(c.block); sp != nil {
 					for _, stripe := range sp.stripes {
 						visit(stripe)
 					}
@@ -188,7 +188,7 @@ func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
 		j.buf = j.buf[:0]
 	}
 	cells(func(c *cell) {
-		word, ok := c.load()
+		word, ok := j.seg.load(c)
 		word &^= wordSealed
 		if !ok || word == c.journaled {
 			return

@@ -27,10 +27,10 @@ func countAndDie(t *testing.T, mode, dir string) map[string]int64 {
 	acked := map[string]int64{}
 	hot, err := calls.Series("hot", nil)
 	require.NoError(t, err)
-	c, err := hot.register()
+	p, err := hot.register()
 	require.NoError(t, err)
-	hot.spread(c)
-	require.NotNil(t, c.spread.Load())
+	hot.divide(p.seg)
+	require.NotNil(t, hot.spread.Load())
 	for i := range 200 {
 		subject := fmt.Sprint("s", i%90)
 		require.NoError(t, calls.Add(subject, int64(i)))

@@ -65,7 +65,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 	l.totalsMu.Lock()
 	defer l.totalsMu.Unlock()
 	final := func(c *cell) uint64 {
-		word, ok := c.seal()
+		word, ok := seg.seal(c)
 		if !ok {
 			seg.poisoned.Store(true)
 			word = seg.journal.lastWord(c) // the last that is known
@@ -82,7 +82,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 			return // noted with its primary
 		}
 		set, quantity := words[i]&wordSet != 0, words[i]&wordCount
-		if sp := c.spread.Load(); sp != nil {
+		if sp := seg.spread(c.block); sp != nil {
 			for _, stripe := range sp.stripes {
 				word := final(stripe)
 				set, quantity = set || word&wordSet != 0, quantity+word&wordCount
@@ -94,7 +94,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		if set {
 			l.note(c.series, month, seg.head.start+1, int64(quantity))
 		}
-		c.series.leave(c)
+		c.series.leave(seg)
 	})
 	return words
 }

@@ -35,7 +35,8 @@ type segment struct {
 	poisoned atomic.Bool
 	extents  atomic.Pointer[[]*extent]
 	chunks   atomic.Pointer[[]*chunk]
-	reserved int64 // bytes of the file; guarded by grow
+	spreads  sync.Map // *spread by the block of the slot that was divided: few
+	reserved int64    // bytes of the file; guarded by grow
 
 	grow sync.Mutex // held while extents or chunks are added
 	_    [64]byte   // the cursors below are written by every registration
@@ -160,23 +161,24 @@ func (seg *segment) growFrom(last *extent) error {
 
 // register gives s a slot. The caller holds the lock of the series' shard, which
 // makes it the only one for s here.
-func (seg *segment) register(s *Series) (*cell, error) {
+func (seg *segment) register(s *Series) (place, error) {
 	if seg.refusal != nil {
-		return nil, seg.refusal
+		return place{}, seg.refusal
 	}
 	if seg.poisoned.Load() {
-		return nil, errPoisoned
+		return place{}, errPoisoned
 	}
 	var buf [256]byte
 	key := s.appendKey(buf[:0])
-	c, err := seg.place(s, newShape(len(key), s.feature.kind, 0), 0, key)
+	i, c, err := seg.addSlot(s, newShape(len(key), s.feature.kind, 0), 0, key)
 	if err != nil {
-		return nil, err
+		return place{}, err
 	}
+	p := place{seg: seg, word: seg.word(c.block), cell: i}
 	if s.is(hot) && !s.is(undivided) {
-		seg.spread(c)
+		p.spread = seg.divide(s, c.block)
 	}
-	return c, nil
+	return p, nil
 }
 
 func (s *Series) appendKey(b []byte) []byte {
@@ -186,12 +188,12 @@ func (s *Series) appendKey(b []byte) []byte {
 	return appendKey(b, s.feature.name, s.name(), nil)
 }
 
-// place writes a slot and makes its cell.
-func (seg *segment) place(s *Series, sh shape, primary uint32, key []byte) (*cell, error) {
+// addSlot writes a slot and makes its cell, number i.
+func (seg *segment) addSlot(s *Series, sh shape, primary uint32, key []byte) (i uint32, c *cell, err error) {
 	n := blocksFor(len(key))
 	e, block, err := seg.allocate(n)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	b := e.mem[(block-e.first)*blockSize:][:n*blockSize]
 	write := func() {
@@ -201,16 +203,12 @@ func (seg *segment) place(s *Series, sh shape, primary uint32, key []byte) (*cel
 	if e.mapping == nil {
 		write()
 	} else if err := disk.Guard(write); err != nil {
-		return nil, errPoisoned
+		return 0, nil, errPoisoned
 	}
 	if !sh.stripe() {
 		primary = block
 	}
-	return seg.addCell(s, (*atomic.Uint64)(unsafe.Pointer(&b[slotWord])), block, primary), nil
-}
-
-func (seg *segment) addCell(s *Series, word *atomic.Uint64, block, primary uint32) *cell {
-	i := seg.used.Add(1) - 1
+	i = seg.used.Add(1) - 1
 	for int(i/chunkCells) >= len(*seg.chunks.Load()) {
 		seg.grow.Lock()
 		if old := *seg.chunks.Load(); int(i/chunkCells) >= len(old) {
@@ -220,29 +218,51 @@ func (seg *segment) addCell(s *Series, word *atomic.Uint64, block, primary uint3
 		seg.grow.Unlock()
 	}
 	ch := (*seg.chunks.Load())[i/chunkCells]
-	c := &ch.cells[i%chunkCells]
-	c.word, c.seg, c.series, c.block, c.primary = word, seg, s, block, primary
+	c = &ch.cells[i%chunkCells]
+	c.series, c.block, c.primary = s, block, primary
 	ch.ready[i%chunkCells].Store(true)
-	return c
+	return i, c, nil
 }
 
-// spread gives the series of c further slots. It changes nothing when there is
-// no room for them.
-func (seg *segment) spread(c *cell) {
+// cell is the cell of this number, which was added before.
+func (seg *segment) cell(i uint32) *cell {
+	return &(*seg.chunks.Load())[i/chunkCells].cells[i%chunkCells]
+}
+
+// word is where the slot at block counts.
+func (seg *segment) word(block uint32) *atomic.Uint64 {
+	extents := *seg.extents.Load()
+	i := len(extents) - 1
+	for block < extents[i].first {
+		i--
+	}
+	return (*atomic.Uint64)(unsafe.Pointer(&extents[i].mem[int(block-extents[i].first)*blockSize+slotWord]))
+}
+
+// divide gives s, whose own slot is at block, further slots; nil when there is no
+// room for them.
+func (seg *segment) divide(s *Series, block uint32) *spread {
 	if seg.most < spreadFrom {
-		return
+		return nil
 	}
 	sp := &spread{}
 	for range stripesWanted() {
-		stripe, err := seg.place(c.series, newShape(0, sink.Sum, flagStripe), c.block, nil)
+		_, stripe, err := seg.addSlot(s, newShape(0, sink.Sum, flagStripe), block, nil)
 		if err != nil {
-			return
+			return nil
 		}
-		sp.stripes, sp.words = append(sp.stripes, stripe), append(sp.words, stripe.word)
+		sp.stripes, sp.words = append(sp.stripes, stripe), append(sp.words, seg.word(stripe.block))
 	}
 	sp.mask = uint64(len(sp.stripes) - 1)
-	c.spread.Store(sp)
-	c.series.mark(spreading)
+	seg.spreads.Store(block, sp)
+	return sp
+}
+
+// spread is what the slot at block was divided into; nil: nothing.
+func (seg *segment) spread(block uint32) *spread {
+	sp, _ := seg.spreads.Load(block)
+	found, _ := sp.(*spread)
+	return found
 }
 
 // spreadFrom is the least limit of a word at which a series is spread: below it,

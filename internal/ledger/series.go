@@ -4,24 +4,24 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/inprocess/meter/sink"
 )
 
 // Series is one thing being counted: a feature, a subject, dimensions. What
 // counting touches lies in one cache line, and word is reached without a detour:
-// at many series the cache misses are all that counting costs.
+// at many series the cache misses are all that counting costs. Its name lies
+// behind it, see allocateSeries.
 type Series struct {
-	seg     atomic.Pointer[segment]       // in which word lies; nil: not registered in the active one
-	word    atomic.Pointer[atomic.Uint64] // valid while seg is the same before and after it is read
-	cell    atomic.Pointer[cell]          // the slot's other side
+	seg     atomic.Pointer[segment]       // in which it counts; nil: not registered in the active one
+	word    atomic.Pointer[atomic.Uint64] // this and the next two are valid while seg is the same before and after they are read
+	spread  atomic.Pointer[spread]
 	feature *Feature
-	text    *byte // of its name in the feature's index: the subject, or the encoded key if it has dimensions
-	textLen uint32
+	cell    atomic.Uint32 // the slot's other side, by number
 	flags   atomic.Uint32
 	next    atomic.Pointer[Series] // from a plain series on: those of the same subject with dimensions
 	total   int64                  // sealed in Ledger.totalsMonth; guarded by Ledger.totalsMu
+	nameLen uint32
 }
 
 const (
@@ -34,15 +34,14 @@ const (
 )
 
 func newSeries(f *Feature, name string, flags uint32) *Series {
-	s := &Series{feature: f, text: unsafe.StringData(name), textLen: uint32(len(name))}
+	s := allocateSeries(name)
+	s.feature, s.nameLen = f, uint32(len(name))
 	if f.kind == sink.Sum && !f.ledger.syncAlways {
 		flags |= quick
 	}
 	s.flags.Store(flags)
 	return s
 }
-
-func (s *Series) name() string { return unsafe.String(s.text, s.textLen) }
 
 func (s *Series) is(flag uint32) bool { return s.flags.Load()&flag != 0 }
 
@@ -57,29 +56,50 @@ func (s *Series) index() *index {
 	return s.feature.plain
 }
 
+// place is where the series counts; ok is false if it is not registered in the
+// active segment.
+func (s *Series) place() (p place, ok bool) {
+	for {
+		p.seg = s.seg.Load()
+		if p.seg == nil {
+			return p, false
+		}
+		p.word, p.spread, p.cell = s.word.Load(), s.spread.Load(), s.cell.Load()
+		if s.seg.Load() == p.seg {
+			return p, true
+		}
+	}
+}
+
 // settle publishes where the series counts from now on. The caller holds the
 // lock of the series' shard.
-func (s *Series) settle(seg *segment, c *cell) {
+func (s *Series) settle(p place) {
 	s.seg.Store(nil)
-	s.word.Store(c.word)
-	s.cell.Store(c)
-	if c.spread.Load() == nil {
+	s.word.Store(p.word)
+	s.spread.Store(p.spread)
+	s.cell.Store(p.cell)
+	if p.spread == nil {
 		s.unmark(spreading)
+	} else {
+		s.mark(spreading)
 	}
-	s.seg.Store(seg)
+	s.seg.Store(p.seg)
 }
 
 // leave makes the series forget a segment, so that it pins nothing.
-func (s *Series) leave(c *cell) {
-	s.seg.CompareAndSwap(c.seg, nil)
-	s.cell.CompareAndSwap(c, nil)
-}
+func (s *Series) leave(seg *segment) { s.seg.CompareAndSwap(seg, nil) }
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
 	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading) == quick {
-		if word := s.word.Load(); s.seg.Load() == seg && seg.add(word, uint64(n)) == counted {
-			return nil
+		if word := s.word.Load(); s.seg.Load() == seg {
+			if !seg.mapped { // here, not in a call: it would cost as much as the count
+				if tryAdd(word, uint64(n), seg.limit) == counted {
+					return nil
+				}
+			} else if seg.tryAddMapped(word, uint64(n), seg.limit) == counted {
+				return nil
+			}
 		}
 	}
 	return s.addSlow(n)
@@ -87,7 +107,7 @@ func (s *Series) Add(n int64) error {
 
 func (s *Series) addSlow(n int64) error {
 	if n > 0 && s.flags.Load()&(quick|spreading) == quick|spreading {
-		if c := s.cell.Load(); c != nil && c.add(uint64(n)) == counted {
+		if p, ok := s.place(); ok && p.add(s, uint64(n)) == counted {
 			return nil
 		}
 	}
@@ -108,7 +128,7 @@ func (s *Series) addSlow(n int64) error {
 	if uint64(n) > shareOf(l.maxQuantity) {
 		s.undivide()
 	}
-	return s.count(func(c *cell) result { return c.add(uint64(n)) })
+	return s.count(func(p *place) result { return p.add(s, uint64(n)) })
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
@@ -122,41 +142,41 @@ func (s *Series) Set(level int64) error {
 	case level > l.maxQuantity:
 		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, level, l.maxQuantity)
 	}
-	set := (*cell).setLast
+	set := (*place).setLast
 	if s.feature.kind == sink.Max {
-		set = (*cell).setMax
+		set = (*place).setMax
 	}
-	return s.count(func(c *cell) result { return set(c, uint64(level)) })
+	return s.count(func(p *place) result { return set(p, uint64(level)) })
 }
 
-// count applies op to the series' cell in the active segment, registering it
+// count applies op to the series' place in the active segment, registering it
 // there first if need be.
-func (s *Series) count(op func(*cell) result) error {
+func (s *Series) count(op func(*place) result) error {
 	l := s.feature.ledger
 	for {
-		c := s.cell.Load()
-		if c == nil {
+		p, ok := s.place()
+		if !ok {
 			var err error
-			if c, err = s.register(); err != nil {
+			if p, err = s.register(); err != nil {
 				return err
 			}
 		}
-		switch op(c) {
+		switch op(&p) {
 		case counted:
 			if !l.syncAlways {
 				return nil
 			}
-			if c.seg.fallback {
+			if p.seg.fallback {
 				return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
 			}
-			return c.seg.journal.commit(c)
+			return p.seg.journal.commit(p.seg.cell(p.cell))
 		case retired:
-			s.leave(c)
+			s.leave(p.seg)
 		case faulted:
-			l.poison(c.seg)
-			s.leave(c)
+			l.poison(p.seg)
+			s.leave(p.seg)
 		case collided:
-			s.spread(c)
+			s.divide(p.seg)
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
@@ -168,10 +188,9 @@ func (s *Series) count(op func(*cell) result) error {
 }
 
 // register gives the series a slot in the active segment.
-func (s *Series) register() (*cell, error) {
+func (s *Series) register() (place, error) {
 	x := s.index()
-	hash := x.hash(s.name())
-	sh := x.shard(hash)
+	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if s.is(evicted) {
@@ -180,31 +199,31 @@ func (s *Series) register() (*cell, error) {
 			return twin.registerLocked()
 		}
 		s.unmark(evicted)
-		sh.insert(hash, s)
+		x.insert(s)
 	}
 	return s.registerLocked()
 }
 
-func (s *Series) registerLocked() (*cell, error) {
+func (s *Series) registerLocked() (place, error) {
 	l := s.feature.ledger
 	for {
 		seg := l.active.Load()
 		if l.closed.Load() {
-			return nil, ErrClosed
+			return place{}, ErrClosed
 		}
-		if c := s.cell.Load(); c != nil && c.seg == seg {
-			return c, nil
+		if p, ok := s.place(); ok && p.seg == seg {
+			return p, nil
 		}
-		c, err := seg.register(s)
+		p, err := seg.register(s)
 		switch err {
 		case nil:
-			s.settle(seg, c)
-			return c, nil
+			s.settle(p)
+			return p, nil
 		case errPoisoned:
 			l.poison(seg)
 		default:
 			if seg.refusal != nil {
-				return nil, err
+				return place{}, err
 			}
 			l.overflowed(seg, err)
 		}

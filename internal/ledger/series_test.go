@@ -19,10 +19,12 @@ func TestSpreadAfterSealing(t *testing.T) {
 		s, err := f.Series("acme", nil)
 		require.NoError(t, err)
 		require.NoError(t, s.Add(3))
-		c := s.cell.Load()
+		p, ok := s.place()
+		require.True(t, ok)
 		rotate(t, l)
-		s.spread(c)
-		require.Equal(t, retired, c.add(5))
+		s.divide(p.seg)
+		require.Nil(t, p.seg.spread(p.seg.cell(p.cell).block))
+		require.Equal(t, retired, p.add(s, 5))
 	})
 }
 
@@ -37,7 +39,7 @@ func TestSpreadStaysWithinTheLimit(t *testing.T) {
 			s, err := f.Series("acme", nil)
 			require.NoError(t, err)
 			require.NoError(t, s.Add(1))
-			s.spread(s.cell.Load())
+			s.divide(s.seg.Load())
 			most := l.maxQuantity
 			var want int64 = 1
 			for _, n := range []int64{100, most / 100, most / 3, most, most / 2, 7} {
@@ -98,7 +100,7 @@ func TestSpreadLeavesRoom(t *testing.T) {
 	require.NoError(t, f.Add("acme", 1<<40-10))
 	s, err := f.Series("acme", nil)
 	require.NoError(t, err)
-	s.spread(s.cell.Load()) // what count does after a lost compare-and-swap
+	s.divide(s.seg.Load()) // what count does after a lost compare-and-swap
 	for range 1000 {
 		require.NoError(t, f.Add("acme", 1000))
 	}
