@@ -85,10 +85,10 @@ func (c *Checker) why(r request, answer *stripeapi.Exchange, err error) string {
 		return "no answer: " + c.transport(r, err)
 	case !answer.Complete:
 		return "the answer broke off: " + c.transport(r, err)
-	case answer.HTML():
-		return "the answer is a web page, so not Stripe's"
 	case answer.Status >= 300 && answer.Status < 400:
 		return "the answer is a redirect, which is not followed: look at Config.BaseURL"
+	case answer.HTML():
+		return "the answer is a web page, so not Stripe's"
 	}
 	return "the answer is no " + r.object + ", so perhaps not Stripe's"
 }

@@ -124,7 +124,7 @@ func NewChecker(cfg Config) *Checker {
 // Check asks Stripe. A denial names the customer if there is one.
 //
 // Guarantee: Denied means that Stripe has answered so, about everything that was asked
-// of it, or that the key can't be one. Nothing is sent twice.
+// of it, or that the key can't be one.
 // Blocking: one to three requests as a rule, each within ctx and 10 s at most; more
 // for a customer with more than 100 subscriptions or entitlements.
 // Errors: unknown, never denied: Stripe can't be reached, answers with an error or with

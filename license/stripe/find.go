@@ -40,11 +40,11 @@ func (c *Checker) find(ctx context.Context, q license.Query) (found []candidate,
 		if !stripeapi.Searchable(value) {
 			return nil, license.NotFound, nil
 		}
-		found, err = c.byMetadata(ctx, &c.keys, value)
+		found, err = c.byMetadata(ctx, &c.keys, value, q.Subject)
 	case customerID.MatchString(q.Subject):
 		found, err = c.ofCustomer(ctx, q.Subject)
 	default:
-		found, err = c.byMetadata(ctx, &c.subjects, q.Subject)
+		found, err = c.byMetadata(ctx, &c.subjects, q.Subject, "")
 	}
 	if q.Subject != "" {
 		found = slices.DeleteFunc(found, func(f candidate) bool { return !c.isOf(f.sub, q.Subject) })
@@ -105,24 +105,22 @@ func (x *index) learn(sub string, metadata map[string]string) {
 }
 
 // byMetadata returns the subscriptions that hold exactly value, or the one that is known
-// to hold it and in good standing.
-func (c *Checker) byMetadata(ctx context.Context, x *index, value string) ([]candidate, error) {
-	holds := func(sub *stripe.Subscription) bool { return sub != nil && sub.Metadata[x.field] == value }
+// to hold it, if that is the subject's ("": anybody's) and in good standing.
+func (c *Checker) byMetadata(ctx context.Context, x *index, value, subject string) ([]candidate, error) {
 	secret := license.NewKey(value)
+	holds := func(sub *stripe.Subscription) bool { return sub != nil && sub.Metadata[x.field] == value }
 	var found []candidate
 	hint, hinted := x.known.Get(secret)
 	if hinted {
 		switch sub, err := c.subscription(ctx, hint); {
 		case err != nil:
 			return nil, err
-		case !holds(sub):
-			x.known.Remove(secret)
-		default:
+		case holds(sub):
 			one, err := c.assess(ctx, sub, time.Now())
 			if err != nil {
 				return nil, err
 			}
-			if found = append(found, one); one.stands() {
+			if found = append(found, one); one.stands() && (subject == "" || c.isOf(sub, subject)) {
 				return found, nil
 			}
 		}
@@ -149,9 +147,18 @@ func (c *Checker) byMetadata(ctx context.Context, x *index, value string) ([]can
 			return nil, err
 		}
 		found = append(found, one)
-		if one.stands() {
-			x.known.Add(secret, sub.ID)
-		}
 	}
+	x.remember(secret, found)
 	return found, nil
+}
+
+// remember notes the best subscription in good standing. If there are several
+// customers, the next check must see that, too.
+func (x *index) remember(secret license.Key, found []candidate) {
+	best, customers := pick(found)
+	if best == nil || len(customers) > 1 {
+		x.known.Remove(secret)
+		return
+	}
+	x.known.Add(secret, best.sub.ID)
 }

@@ -84,23 +84,28 @@ func ceases(sub *stripe.Subscription) int64 {
 	return min(sub.CancelAt, sub.CurrentPeriodEnd)
 }
 
-// judge gives the verdict on what was found, which is not nothing.
-func (c *Checker) judge(found []candidate) (license.Verdict, error) {
-	var best *candidate
-	customers := map[string]bool{}
+// pick returns the subscription in good standing that lasts longest, nil if there is
+// none, and the customers who have one.
+func pick(found []candidate) (best *candidate, customers []string) {
+	all := map[string]bool{}
 	for i, one := range found {
 		if !one.stands() {
 			continue
 		}
-		customers[one.sub.Customer.ID] = true
-		if best == nil || one.until.IsZero() || !best.until.IsZero() && one.until.After(best.until) {
+		all[one.sub.Customer.ID] = true
+		if best == nil || !best.until.IsZero() && (one.until.IsZero() || one.until.After(best.until)) {
 			best = &found[i]
 		}
 	}
-	switch {
+	return best, slices.Sorted(maps.Keys(all))
+}
+
+// judge gives the verdict on what was found, which is not nothing.
+func (c *Checker) judge(found []candidate) (license.Verdict, error) {
+	switch best, customers := pick(found); {
 	case len(customers) > 1:
 		return license.Verdict{}, fmt.Errorf("stripelicense: one license key or subject leads to subscriptions of several customers, %s: correct the metadata of the subscriptions",
-			strings.Join(slices.Sorted(maps.Keys(customers)), ", "))
+			strings.Join(customers, ", "))
 	case best != nil:
 		return license.Verdict{Status: license.Allowed, Subject: best.sub.Customer.ID, Until: best.until}, nil
 	}
