@@ -29,4 +29,6 @@ func Searchable(value string) bool { return searchable.MatchString(value) }
 
 // MetadataQuery is the search for what has a value in a metadata field. Both must have
 // been checked.
-func MetadataQuery(field, value string) string { return fmt.Sprintf("metadata['%s']:'%s'", field, value) }
+func MetadataQuery(field, value string) string {
+	return fmt.Sprintf("metadata['%s']:'%s'", field, value)
+}

@@ -41,11 +41,11 @@ type Config struct {
 	HTTPClient *http.Client
 
 	// KeyMetadata is the metadata field of subscriptions that holds the license key,
-	// such as "license_key". The key then stands there in clear: who may read
-	// subscriptions, get their events or see the log of requests, where searches are, can
-	// use it. KeySecret avoids that. Keys consist of up to 200 letters, digits and
-	// . _ : @ + / = - and differ by more than case; others are not found.
-	// "": callers are found by their subject only.
+	// such as "license_key". The key then stands there in clear, and in the URL of each
+	// search: who may read subscriptions, get their events, or see URLs in Stripe's log of
+	// requests, in a proxy's or in the traces of HTTPClient, can use it. KeySecret avoids
+	// that. Keys consist of up to 200 letters, digits and . _ : @ + / = -; others are not
+	// found. "": callers are found by their subject only.
 	KeyMetadata string
 
 	// KeySecret, of 32 characters or more, says that KeyMetadata holds what [KeyDigest]

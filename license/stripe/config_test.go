@@ -95,10 +95,9 @@ func TestPrintedWithoutSecrets(t *testing.T) {
 	}
 	require.Equal(t, "stripe:test", fmt.Sprint(c))
 	require.Contains(t, fmt.Sprint(cfg), "KeySecret:[secret]")
-	encoded, err := json.Marshal(stripelicense.Config{Key: apiKey, KeySecret: cfg.KeySecret})
-	require.NoError(t, err)
-	requireClean(t, string(encoded))
-	encoded, err = json.Marshal(hook)
-	require.NoError(t, err)
-	requireClean(t, string(encoded))
+	for _, v := range []any{stripelicense.Config{Key: apiKey, KeySecret: cfg.KeySecret}, hook} {
+		encoded, err := json.Marshal(v)
+		require.NoError(t, err)
+		requireClean(t, string(encoded))
+	}
 }

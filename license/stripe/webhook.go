@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ func (c WebhookConfig) validate() error {
 			faults = append(faults, fmt.Errorf("stripelicense: WebhookConfig.Secrets[%d] %w", i, err))
 		}
 	}
-	if c.Cache == nil {
+	if v := reflect.ValueOf(c.Cache); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		faults = append(faults, errors.New("stripelicense: WebhookConfig.Cache is nil: use the cache that the Checker is in"))
 	}
 	return errors.Join(faults...)

@@ -225,6 +225,9 @@ func TestWebhookConfig(t *testing.T) {
 		"stripelicense: WebhookConfig.Cache is nil: use the cache that the Checker is in", func() {
 		a.Checker.Webhook(stripelicense.WebhookConfig{})
 	})
+	require.PanicsWithError(t, "stripelicense: WebhookConfig.Cache is nil: use the cache that the Checker is in", func() {
+		a.Checker.Webhook(stripelicense.WebhookConfig{Secrets: []string{secret}, Cache: (*cache.Cache)(nil)})
+	})
 	for _, bad := range []string{"", "whsec_", "sk_test_canary", "whsec_canary 4711"} {
 		require.PanicsWithError(t, `stripelicense: WebhookConfig.Secrets[1] is no signing secret: it starts with "whsec_" and has no spaces`, func() {
 			a.Checker.Webhook(stripelicense.WebhookConfig{Secrets: []string{secret, bad}, Cache: &forgotten{}})
