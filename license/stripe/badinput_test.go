@@ -182,6 +182,11 @@ var leaks = map[string]http.HandlerFunc{
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprintf(w, `{"error":{"type":%q,"code":%q,"message":%q}}`, r.FormValue("query"), r.FormValue("query"), told(r))
 	},
+	"half of the key": func(w http.ResponseWriter, r *http.Request) {
+		_, key, _ := strings.Cut(r.FormValue("query"), ":'")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"error":{"type":"invalid_request_error","message":%q}}`, "Can't search for "+key[:min(len(key), 10)]+"…")
+	},
 	"half of it": func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Request-Id", "req_"+r.FormValue("query"))
 		w.WriteHeader(http.StatusBadRequest)
@@ -212,8 +217,10 @@ var leaks = map[string]http.HandlerFunc{
 	"break": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 }
 
+// told is what a careless server tells, the secrets first: errors are cut to a length.
 func told(r *http.Request) string {
-	return fmt.Sprint(r.Header, r.URL.RequestURI(), r.FormValue("query"), strings.ToLower(r.FormValue("query")))
+	query := r.FormValue("query")
+	return fmt.Sprint(query, strings.ToLower(query), r.URL.RequestURI(), r.Header)
 }
 
 func TestKeysStaySecret(t *testing.T) {
@@ -249,5 +256,5 @@ func TestKeysStaySecretFromTheTransport(t *testing.T) {
 type echo struct{}
 
 func (echo) RoundTrip(r *http.Request) (*http.Response, error) {
-	return nil, fmt.Errorf("can't reach %v as %v, for %v", r.URL, r.Header, r.URL.Query())
+	return nil, fmt.Errorf("can't reach %s %v, %v, %v", told(r), r.URL, r.Header, r.URL.Query())
 }

@@ -67,7 +67,12 @@
 // and must hold exactly the key that was presented, for the search ignores case. It
 // takes 20 requests a second, and is not to be had in India.
 //
-// None of this was tried against a live account: it rests on what Stripe documents.
+// None of this was tried against a live account: it rests on what Stripe documents, its
+// SDK, and stripe-mock for the form of requests.
+//
+// Requests go through stripe-go, without its retries, telemetry and log. On its first
+// request in a process it runs "uname -a" for a header; where no such program may be
+// run, it goes on without.
 package stripelicense
 
 import (

@@ -111,6 +111,17 @@ func TestPastDueFor(t *testing.T) {
 	})
 }
 
+// The earlier of two ends counts.
+func TestPastDueAndCanceledAhead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAccount(t, func(c *stripelicense.Config) { c.PastDueFor = 72 * time.Hour })
+		begun := time.Now()
+		a.subscribe(func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "past_due", true })
+		require.Equal(t, begun.Add(72*time.Hour).Unix(), a.wantAllowed(t, basic(byKey())).Until.Unix())
+	})
+}
+
 func TestPastDueForNeedsAPeriod(t *testing.T) {
 	t.Parallel()
 	a := answers(t, reply(200, `{"object":"list","data":[{"object":"subscription","id":"sub_1","customer":"cus_1","status":"past_due"}]}`),
@@ -281,6 +292,19 @@ func TestSubscriptionsOfSeveralCustomers(t *testing.T) {
 	for _, q := range []license.Query{byKey(), {Subject: "acct-7"}} {
 		a.wantAllowed(t, basic(q))
 	}
+}
+
+// A key that has moved to another customer is looked for again.
+func TestKeyKnownAsAnothers(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, nil)
+	a.AddCustomer(stripetest.Customer{ID: "cus_2"})
+	a.subscribe(func(s *stripetest.Subscription) { s.Customer = "cus_2" })
+	v, err := a.Check(t.Context(), basic(byKey()))
+	require.NoError(t, err)
+	require.Equal(t, "cus_2", v.Subject)
+	a.subscribe(nil)
+	a.wantAllowed(t, basic(license.Query{Key: license.NewKey(licenseKey), Subject: customer}))
 }
 
 // Who has come back counts, by the key that was there before; and so does the reason

@@ -89,18 +89,29 @@ const maxKnown = 100_000
 // own index is slow to learn. It is only a hint: what it leads to is read anew.
 type index struct {
 	field string
-	known *lru.Cache[license.Key, string] // a value may be a license key
+	known *lru.Cache[license.Key, hint] // a value may be a license key
+}
+
+type hint struct {
+	sub  string
+	sole bool // a search has found nobody else's
 }
 
 func newIndex(field string) index {
-	known, _ := lru.New[license.Key, string](maxKnown) // fails for sizes below 1 only
+	known, _ := lru.New[license.Key, hint](maxKnown) // fails for sizes below 1 only
 	return index{field, known}
 }
 
-// learn notes what a subscription holds.
+// learn notes what a subscription holds. The next check searches all the same, for
+// others may hold it, too.
 func (x *index) learn(sub string, metadata map[string]string) {
-	if value := metadata[x.field]; x.field != "" && stripeapi.Searchable(value) {
-		x.known.Add(license.NewKey(value), sub)
+	value := metadata[x.field]
+	if x.field == "" || !stripeapi.Searchable(value) {
+		return
+	}
+	key := license.NewKey(value)
+	if known, _ := x.known.Peek(key); known.sub != sub {
+		x.known.Add(key, hint{sub: sub})
 	}
 }
 
@@ -110,9 +121,9 @@ func (c *Checker) byMetadata(ctx context.Context, x *index, value, subject strin
 	secret := license.NewKey(value)
 	holds := func(sub *stripe.Subscription) bool { return sub != nil && sub.Metadata[x.field] == value }
 	var found []candidate
-	hint, hinted := x.known.Get(secret)
+	known, hinted := x.known.Get(secret)
 	if hinted {
-		switch sub, err := c.subscription(ctx, hint); {
+		switch sub, err := c.subscription(ctx, known.sub); {
 		case err != nil:
 			return nil, err
 		case holds(sub):
@@ -120,7 +131,8 @@ func (c *Checker) byMetadata(ctx context.Context, x *index, value, subject strin
 			if err != nil {
 				return nil, err
 			}
-			if found = append(found, one); one.stands() && (subject == "" || c.isOf(sub, subject)) {
+			found = append(found, one)
+			if known.sole && one.stands() && (subject == "" || c.isOf(sub, subject)) {
 				return found, nil
 			}
 		}
@@ -132,7 +144,7 @@ func (c *Checker) byMetadata(ctx context.Context, x *index, value, subject strin
 	}
 	for _, sub := range listed {
 		switch {
-		case sub.ID == hint:
+		case sub.ID == known.sub:
 			continue
 		case !slices.Contains(final, string(sub.Status)):
 			if sub, err = c.subscription(ctx, sub.ID); err != nil {
@@ -160,5 +172,5 @@ func (x *index) remember(secret license.Key, found []candidate) {
 		x.known.Remove(secret)
 		return
 	}
-	x.known.Add(secret, best.sub.ID)
+	x.known.Add(secret, hint{best.sub.ID, true})
 }

@@ -106,6 +106,46 @@ func TestWebhookIsAheadOfSearch(t *testing.T) {
 	}
 }
 
+// Of what an event has told, a check takes only what is the caller's own.
+func TestWebhookTellsOfAnother(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, nil)
+	h := newHook(a.Checker)
+	a.AddCustomer(stripetest.Customer{ID: "cus_2"})
+	other := a.subscribe(func(s *stripetest.Subscription) { s.Customer = "cus_2" })
+	a.subscribe(nil)
+	require.Equal(t, 200, h.deliver(a.Notify(secret, "customer.subscription.updated", other.ID)))
+	a.wantUnknown(t, basic(byKey()), "several customers, cus_1, cus_2")
+	require.Equal(t, 200, h.deliver(a.Notify(secret, "customer.subscription.updated", other.ID)))
+	a.wantAllowed(t, basic(license.Query{Key: license.NewKey(licenseKey), Subject: customer}))
+}
+
+// What has been searched for once is not, because of an event, again.
+func TestWebhookOfAKnownSubscription(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, nil)
+	h := newHook(a.Checker)
+	sub := a.subscribe(nil)
+	for range 3 {
+		require.Equal(t, 200, h.deliver(a.Notify(secret, "customer.subscription.updated", sub.ID)))
+		a.wantAllowed(t, basic(byKey()))
+	}
+	require.Equal(t, 1, a.RequestsTo(search))
+}
+
+// What ends does not lead away from what goes on.
+func TestWebhookOfTheEndOfAnother(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, nil)
+	h := newHook(a.Checker)
+	old := a.subscribe(func(s *stripetest.Subscription) { s.Status = "canceled" })
+	a.subscribe(nil)
+	a.wantAllowed(t, basic(byKey()))
+	require.Equal(t, 200, h.deliver(a.Notify(secret, "customer.subscription.deleted", old.ID)))
+	a.wantAllowed(t, basic(byKey()))
+	require.Equal(t, 1, a.RequestsTo(search))
+}
+
 // Events overtake each other: the state is always the one that Stripe has now.
 func TestEventsOutOfOrder(t *testing.T) {
 	t.Parallel()
