@@ -33,7 +33,7 @@
 //	none of Config.Products       denied: not entitled
 //	any other                     an error: unknown
 //
-// Config.Statuses changes the first four lines. Of several subscriptions the best
+// Config.Statuses changes the first three lines. Of several subscriptions the best
 // counts. Subscriptions of several customers, all in good standing, under one license
 // key or subject are an error, for somebody would pay for somebody else.
 //
