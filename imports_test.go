@@ -50,7 +50,7 @@ var layers = map[string]layer{
 
 	"cache":              {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
 	"license/cryptolens": {ours: []string{"internal/cryptolens", "license"}},
-	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},
+	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{lru, stripe}},
 	"license/offline":    {ours: []string{"license"}},
 	"license/static":     {ours: []string{"license"}},
 

@@ -2,7 +2,6 @@ package stripesink
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -30,7 +29,7 @@ func (a answer) failure(doing, object string) error {
 	if e, ok := errors.AsType[*stripe.Error](a.err); ok {
 		what = a.quote(e)
 	} else if a.err == nil {
-		if a.Status >= 200 && a.Status < 300 && a.is(object) {
+		if a.Is(object) {
 			return nil
 		}
 		what = fmt.Sprintf("the answer is no %s, so perhaps not Stripe's", object)
@@ -39,7 +38,7 @@ func (a answer) failure(doing, object string) error {
 	if a.Status != 0 {
 		err = fmt.Errorf("%w (status %d)", err, a.Status)
 	}
-	return pause(err, a.retryAfter())
+	return pause(err, a.RetryAfter())
 }
 
 // needing adds to err what a restricted key lacks, if that may be the reason.
@@ -48,14 +47,6 @@ func (a answer) needing(permission string, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w; a restricted key needs %s", err, permission)
-}
-
-// is reports whether the answer calls itself this object. A proxy says 200, too.
-func (a answer) is(object string) bool {
-	var said struct {
-		Object string `json:"object"`
-	}
-	return json.Unmarshal(a.Body, &said) == nil && said.Object == object
 }
 
 // missing reports whether Stripe itself said that there is no such object, in the path

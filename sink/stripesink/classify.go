@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,9 +15,6 @@ import (
 // operatorDelay is how long a route rests when only a person can help: a wrong
 // key, a missing permission, a wrong URL.
 const operatorDelay = time.Minute
-
-// maxDelay bounds what a server may ask for by Retry-After.
-const maxDelay = time.Hour
 
 // answer is all that is known of one request after it ended.
 type answer struct {
@@ -62,7 +58,7 @@ func classify(a answer) (err error, halt bool) {
 		return a.doubt("no answer: " + a.text()), true
 	case !a.Complete:
 		return a.doubt("the answer broke off: " + a.text()), true
-	case a.html():
+	case a.HTML():
 		return a.doubt("the answer is a web page, so not Stripe's"), true
 	case a.Status >= 200 && a.Status < 300:
 		if a.err != nil || a.object != a.made.object {
@@ -153,7 +149,7 @@ func (a answer) wrap(outcome error, what string) error {
 	if a.Status != 0 {
 		err = fmt.Errorf("%w (status %d)", err, a.Status)
 	}
-	return pause(err, a.retryAfter())
+	return pause(err, a.RetryAfter())
 }
 
 // pause adds the wish to wait for d to err, if there is one.
@@ -179,23 +175,6 @@ func (a answer) quote(e *stripe.Error) string {
 		text = fmt.Sprintf("%s (%s): %s", e.Type, e.Code, e.Msg)
 	}
 	return stripeapi.Clean(text, a.key)
-}
-
-func (a answer) html() bool {
-	return strings.Contains(a.Header.Get("Content-Type"), "html") ||
-		strings.HasPrefix(strings.TrimSpace(string(a.Body[:min(len(a.Body), 64)])), "<")
-}
-
-// retryAfter reads the header in both its forms, seconds and date.
-func (a answer) retryAfter() time.Duration {
-	text := a.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
-		return min(max(time.Duration(seconds)*time.Second, 0), maxDelay)
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return min(max(time.Until(at), 0), maxDelay)
-	}
-	return 0
 }
 
 func isNotApplied(err error) bool { return errors.Is(err, sink.ErrNotApplied) }

@@ -97,7 +97,7 @@ func (c Config) validate() error {
 		}
 		c.Meters[feature].validate(field, fault)
 	}
-	fault("SubjectMetadata", checkMetadata(c.SubjectMetadata))
+	fault("SubjectMetadata", stripeapi.CheckMetadata(c.SubjectMetadata))
 	if c.Account != "" {
 		fault("Account", stripeapi.CheckAccount(c.Account))
 	}

@@ -78,7 +78,7 @@ func (s *Sink) prepare(f sink.Feature, meters map[string]*stripe.BillingMeter) e
 	}
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	if err := checkObject(m.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
+	if err := stripeapi.CheckObject(m.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
 		fault("%v", err)
 	}
 	if m.Status != stripe.BillingMeterStatusActive {

@@ -136,7 +136,7 @@ func quoted(v any) string {
 }
 
 func (d *differences) mode(livemode bool) {
-	if err := checkObject(livemode, d.cfg.Key, d.cfg.BaseURL); err != nil {
+	if err := stripeapi.CheckObject(livemode, d.cfg.Key, d.cfg.BaseURL); err != nil {
 		d.add("%v", err)
 	}
 }

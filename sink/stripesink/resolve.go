@@ -153,10 +153,7 @@ func (v *resolver) resolve(ctx context.Context, subject string, pick func(findin
 // forget has the subject looked up anew.
 func (v *resolver) forget(subject string) { v.known.Remove(subject) }
 
-var (
-	stripeID   = regexp.MustCompile(`^(cus|sub|si)_[A-Za-z0-9_]{1,250}$`)
-	searchable = regexp.MustCompile(`^[A-Za-z0-9._:@+/=-]{1,200}$`) // in a query, which is a language
-)
+var stripeID = regexp.MustCompile(`^(cus|sub|si)_[A-Za-z0-9_]{1,250}$`)
 
 // resolvable rejects a subject that leads to nobody whatever Stripe has.
 func (v *resolver) resolvable(subject string) error {
@@ -168,7 +165,7 @@ func (v *resolver) resolvable(subject string) error {
 		return nil
 	case v.metadata == "":
 		return reject(`is no ID of Stripe's ("cus_…", "sub_…", "si_…"); identify callers by one, or set SubjectMetadata to the field of subscriptions that holds yours`)
-	case !searchable.MatchString(subject):
+	case !stripeapi.Searchable(subject):
 		return reject("has characters that can't be searched for: use up to 200 letters, digits and . _ : @ + / = -")
 	}
 	return nil

@@ -146,7 +146,7 @@ func (v *resolver) search(ctx context.Context, subject string) ([]contract, erro
 	found, err := v.read(ctx, "searching for subscriptions", "search_result", "subscriptions", func(ctx context.Context) error {
 		list = v.subscriptions.Search(&stripe.SubscriptionSearchParams{SearchParams: stripe.SearchParams{
 			Context: ctx, Single: true, Limit: stripe.Int64(100),
-			Query: fmt.Sprintf("metadata['%s']:'%s'", v.metadata, subject),
+			Query: stripeapi.MetadataQuery(v.metadata, subject),
 		}})
 		return list.Err()
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inprocess/meter/internal/stripeapi"
 	"github.com/stripe/stripe-go/v76"
 )
 
@@ -25,7 +26,7 @@ func (a answer) early() time.Duration {
 	if !ok {
 		return 0
 	}
-	return min(time.Unix(a.at, 0).Add(-a.made.ahead).Sub(date), maxDelay)
+	return min(time.Unix(a.at, 0).Add(-a.made.ahead).Sub(date), stripeapi.MaxDelay)
 }
 
 // skew says how far this machine's clock is off, if it matters.

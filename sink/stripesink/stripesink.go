@@ -209,7 +209,7 @@ func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last} }
 func (s *Sink) Address() string { return address(s.cfg.Key, s.cfg.Account) }
 
 func address(key, account string) string {
-	address := "stripe:" + string(modeOf(stripeapi.Live(key)))
+	address := "stripe:" + stripeapi.Mode(stripeapi.Live(key))
 	if account != "" && stripeapi.CheckAccount(account) == nil {
 		address += "/" + account
 	}

@@ -81,7 +81,7 @@ func (s *subscriber) checkPrice(ctx context.Context, id string) error {
 	if err := a.failure("looking for price "+id, "price"); err != nil {
 		return err
 	}
-	if err := checkObject(p.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
+	if err := stripeapi.CheckObject(p.Livemode, s.cfg.Key, s.cfg.BaseURL); err != nil {
 		return s.refuse(nil, "price %s: %v", id, err)
 	}
 	s.currency = cmp.Or(s.currency, p.Currency)

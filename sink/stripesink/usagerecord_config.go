@@ -135,14 +135,11 @@ func (c UsageRecordsConfig) validate() error {
 	if c.Late > RestampLate {
 		fault("Late", fmt.Errorf("is %d: use QuarantineLate or RestampLate", c.Late))
 	}
-	fault("SubjectMetadata", checkMetadata(c.SubjectMetadata))
+	fault("SubjectMetadata", stripeapi.CheckMetadata(c.SubjectMetadata))
 	return faults()
 }
 
-var (
-	priceShape    = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,255}$`) // plans of old, which are prices too, may have any name
-	metadataField = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,40}$`)
-)
+var priceShape = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,255}$`) // plans of old, which are prices too, may have any name
 
 // checkPrice refuses what is no price, without quoting it: it may be a key.
 func checkPrice(id string) error {
@@ -151,13 +148,6 @@ func checkPrice(id string) error {
 		return errors.New(`has the ID of a product: use that of its price, which starts with "price_"`)
 	case !priceShape.MatchString(id) || stripeapi.Clean(id, "") != id:
 		return errors.New(`has something that is no ID of a price: it looks like "price_" and letters and digits`)
-	}
-	return nil
-}
-
-func checkMetadata(field string) error {
-	if field != "" && !metadataField.MatchString(field) {
-		return errors.New("is no field that can be searched for: use up to 40 letters, digits and _ . -")
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (u *UsageRecords) unfit(kind sink.Kind, p *stripe.Price) (faults []string) 
 		fault("there is none of this ID: create it, or correct UsageRecordsConfig.Prices")
 		return faults
 	}
-	if err := checkObject(p.Livemode, u.cfg.Key, u.cfg.BaseURL); err != nil {
+	if err := stripeapi.CheckObject(p.Livemode, u.cfg.Key, u.cfg.BaseURL); err != nil {
 		fault("%v", err)
 	}
 	if !p.Active {

@@ -119,5 +119,5 @@ func (a answer) notVoided(said, advice string) error {
 	if a.Status != 0 {
 		err = fmt.Errorf("%w (status %d)", err, a.Status)
 	}
-	return pause(fmt.Errorf("%w; %s", err, advice), a.retryAfter())
+	return pause(fmt.Errorf("%w; %s", err, advice), a.RetryAfter())
 }

@@ -4,23 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/stripe/stripe-go/v76/webhook"
+	"github.com/inprocess/meter/internal/stripeapi"
 )
 
 const (
 	// maxDelivery bounds the body of a delivery, in bytes. A thin event has a few
 	// hundred.
 	maxDelivery = 64 << 10
-	// maxSkew is how far a delivery's time may be from ours, either way.
-	maxSkew = webhook.DefaultTolerance
 	// maxSeen bounds how many event IDs are remembered.
 	maxSeen = 4096
 	// handlingTimeout bounds the work on one delivery: Stripe waits for the answer.
@@ -51,9 +46,8 @@ func (c WebhookConfig) validate() error {
 		faults = append(faults, errors.New(`stripesink: WebhookConfig.Secrets is empty: use the event destination's signing secret`))
 	}
 	for i, secret := range c.Secrets {
-		// An empty secret above all: anybody can sign with it.
-		if rest, ok := strings.CutPrefix(secret, "whsec_"); !ok || rest == "" || strings.ContainsAny(rest, " \t\r\n") {
-			faults = append(faults, fmt.Errorf(`stripesink: WebhookConfig.Secrets[%d] is no signing secret: it starts with "whsec_" and has no spaces`, i))
+		if err := stripeapi.CheckSecret(secret); err != nil {
+			faults = append(faults, fmt.Errorf("stripesink: WebhookConfig.Secrets[%d] %w", i, err))
 		}
 	}
 	if c.Reopen == nil {
@@ -116,23 +110,9 @@ type webhookHandler struct {
 
 // ServeHTTP implements [http.Handler].
 func (h *webhookHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "only POST", http.StatusMethodNotAllowed)
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDelivery))
+	body, err := stripeapi.ReadDelivery(w, r, h.secrets, maxDelivery)
 	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
-			return
-		}
-		http.Error(w, "unreadable", http.StatusBadRequest)
-		return
-	}
-	if err := h.checkSignature(body, r.Header.Get("Stripe-Signature")); err != nil {
 		h.log.Warn("stripesink: webhook delivery refused", "cause", err)
-		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	e, err := decodeEvent(body)
@@ -171,37 +151,4 @@ func (h *webhookHandler) once(ctx context.Context, e event) int {
 	finished = true
 	h.events.Add(e.ID, true)
 	return http.StatusOK
-}
-
-var (
-	errUnsigned = errors.New("no valid signature")
-	errStale    = errors.New("not signed within 5 minutes of now")
-)
-
-// checkSignature accepts what one of the secrets has signed, near our time. The SDK
-// refuses old times only.
-func (h *webhookHandler) checkSignature(body []byte, header string) error {
-	for _, secret := range h.secrets {
-		switch err := webhook.ValidatePayloadWithTolerance(body, header, secret, maxSkew); {
-		case errors.Is(err, webhook.ErrTooOld):
-			return errStale
-		case err == nil && time.Until(signedAt(header)) > maxSkew:
-			return errStale
-		case err == nil:
-			return nil
-		}
-	}
-	return errUnsigned
-}
-
-// signedAt reads the time of a signature that the SDK has accepted: the last t, as it
-// does.
-func signedAt(header string) (at time.Time) {
-	for pair := range strings.SplitSeq(header, ",") {
-		if text, ok := strings.CutPrefix(pair, "t="); ok {
-			seconds, _ := strconv.ParseInt(text, 10, 64) // the SDK could
-			at = time.Unix(seconds, 0)
-		}
-	}
-	return at
 }

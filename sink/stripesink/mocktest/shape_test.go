@@ -58,6 +58,8 @@ func shapes() []shape {
 		{"GET", "/v1/subscriptions", []string{"customer", "cus_1", "status", "all"}, stripe.SubscriptionList{}},
 		{"GET", "/v1/subscriptions/search", []string{"query", "metadata['k']:'v'"}, stripe.SubscriptionSearchResult{}},
 		{"GET", "/v1/subscription_items/si_1", nil, stripe.SubscriptionItem{}},
+		{"GET", "/v1/entitlements/active_entitlements", []string{"customer", "cus_1", "limit", "100"}, stripe.EntitlementsActiveEntitlementList{}},
+		{"GET", "/v1/entitlements/active_entitlements/ent_1", nil, stripe.EntitlementsActiveEntitlement{}},
 		{"GET", "/v1/subscription_items", []string{"subscription", "sub_1"}, stripe.SubscriptionItemList{}},
 		{"POST", "/v1/subscription_items/si_1/usage_records", []string{"quantity", "1", "action", "set", "timestamp", seconds(noon)}, stripe.UsageRecord{}},
 		{"GET", "/v1/subscription_items/si_1/usage_record_summaries", []string{"limit", "100"}, stripe.UsageRecordSummaryList{}},
@@ -98,6 +100,7 @@ func account(t *testing.T) *http.Client {
 		ID: "sub_1", Customer: "cus_1", Metadata: map[string]string{"k": "v"},
 		Items: []stripetest.Item{{ID: "si_1", Price: "price_1"}},
 	})
+	srv.AddEntitlement(stripetest.Entitlement{ID: "ent_1", Customer: "cus_1", LookupKey: "tax_reports"})
 	clock.Advance(2 * time.Hour)
 	client, stop := srv.Pipe()
 	t.Cleanup(stop)

@@ -3,6 +3,7 @@ package stripetest
 import (
 	"cmp"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -59,8 +60,10 @@ func (s *Server) customer(id string) (*customer, bool) {
 	return c, found
 }
 
-// customerLeaves cancels the subscriptions of a customer that was deleted.
+// customerLeaves cancels the subscriptions of a customer that was deleted, and ends
+// what it was entitled to.
 func (s *Server) customerLeaves(id string) {
+	s.entitlements = slices.DeleteFunc(s.entitlements, func(e Entitlement) bool { return e.Customer == id })
 	for _, sub := range s.subscriptions.byID {
 		if sub.Customer == id {
 			s.cancel(s.roll(sub), s.now())

@@ -10,9 +10,9 @@
 //	srv.Total("cus_1", "api_call") // what Stripe would bill
 //
 // It knows customers, products, prices, subscriptions and their items, usage
-// records with their summaries, and billing meters with events, adjustments and
-// summaries; idempotency keys and identifiers, rate limits, permissions, error
-// reports and signed webhooks. [Server.Script] makes requests fail, before or after
+// records with their summaries, active entitlements, and billing meters with events,
+// adjustments and summaries; idempotency keys and identifiers, rate limits, permissions,
+// error reports and signed webhooks. [Server.Script] makes requests fail, before or after
 // Stripe has worked on them.
 //
 // It bills quantities, not amounts: there are no invoices, payments or taxes.

@@ -34,6 +34,8 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/v1/billing/meter_events", "event_name=calls&payload[stripe_customer_id]=cus_1&payload[value]=5&timestamp=1772323200"},
 		{"POST", "/v1/billing/meter_event_adjustments", "event_name=calls&type=cancel&cancel[identifier]=a"},
 		{"DELETE", "/v1/customers/cus_1", ""},
+		{"GET", "/v1/entitlements/active_entitlements", "customer=cus_1&limit=1"},
+		{"GET", "/v1/entitlements/active_entitlements/ent_1", "expand[]=feature"},
 		{"GET", "/v2/core/events/evt_1", "%"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])

@@ -14,7 +14,14 @@ func (p period) holds(second int64) bool {
 
 // roll ends the periods of sub that are over by now.
 func (s *Server) roll(sub *subscription) *subscription {
-	for now := s.now(); sub.Status != "canceled" && !now.Before(sub.End); {
+	for now := s.now(); sub.Status != "canceled"; {
+		if at := sub.CancelAt; !at.IsZero() && !at.After(now) && !at.After(sub.End) {
+			s.cancel(sub, at)
+			break
+		}
+		if now.Before(sub.End) {
+			break
+		}
 		sub.past = append(sub.past, sub.current())
 		if sub.CancelAtPeriodEnd {
 			s.cancel(sub, sub.End)

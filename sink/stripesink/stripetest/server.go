@@ -46,6 +46,7 @@ type Server struct {
 	items         table[*item]
 	meters        table[*meter]
 	records       []UsageRecord
+	entitlements  []Entitlement
 
 	events      []*event
 	bySeries    map[series][]*event
@@ -98,6 +99,8 @@ func (s *Server) routes() {
 	s.read("GET /v1/subscription_items/{id}", s.getItem)
 	s.write("POST /v1/subscription_items/{id}/usage_records", s.createUsageRecord)
 	s.read("GET /v1/subscription_items/{id}/usage_record_summaries", s.listUsageSummaries)
+	s.read("GET /v1/entitlements/active_entitlements", s.listEntitlements)
+	s.read("GET /v1/entitlements/active_entitlements/{id}", s.getEntitlement)
 	s.read("GET /v1/billing/meters", s.listMeters)
 	s.read("GET /v1/billing/meters/{id}", s.getMeter)
 	s.write("POST /v1/billing/meters", s.createMeter)

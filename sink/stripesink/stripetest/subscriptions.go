@@ -17,6 +17,7 @@ type Subscription struct {
 	Status            string // "": active
 	Items             []Item
 	Start, End        time.Time // current period; zero: now, and one interval of the prices later
+	CancelAt          time.Time // when it will be canceled; zero: no such time
 	CancelAtPeriodEnd bool
 	CollectionPaused  bool              // pause_collection is set, which leaves Status as it is
 	AmountThreshold   int64             // billing_thresholds.amount_gte; 0: none
@@ -159,7 +160,7 @@ func (s *Server) subscriptionObject(sub *subscription) object {
 		"created": sub.created.Unix(), "start_date": sub.created.Unix(), "livemode": s.Live,
 		"current_period_start": sub.Start.Unix(), "current_period_end": sub.End.Unix(),
 		"billing_cycle_anchor": sub.anchor.Unix(), "billing_cycle_anchor_config": nil, "billing_thresholds": thresholds,
-		"cancel_at_period_end": sub.CancelAtPeriodEnd, "cancel_at": nil,
+		"cancel_at_period_end": sub.CancelAtPeriodEnd, "cancel_at": unixOrNull(sub.CancelAt),
 		"canceled_at": unixOrNull(sub.canceled), "ended_at": unixOrNull(sub.canceled),
 		"cancellation_details": object{"comment": nil, "feedback": nil, "reason": nil},
 		"collection_method":    "charge_automatically", "currency": s.prices.byID[sub.Items[0].Price].Currency,

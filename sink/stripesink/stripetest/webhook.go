@@ -17,7 +17,7 @@ import (
 type Delivery struct {
 	EventID   string
 	Type      string
-	Body      []byte // thin: without data
+	Body      []byte // an error report: thin, without data
 	Signature string // the header Stripe-Signature
 }
 
