@@ -37,12 +37,12 @@ func TestFaultsBeforeAndAfterStoring(t *testing.T) {
 	t.Parallel()
 	for name, breaks := range broken {
 		for mode, cfg := range modes {
+			if name == "no answer" && mode != "protocol" {
+				continue // to a sender of CloudEvents any 200 is success
+			}
 			for _, applied := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/%v", name, mode, applied), func(t *testing.T) {
 					t.Parallel()
-					if name == "no answer" && mode != "protocol" {
-						t.Skip("to a sender of CloudEvents this is success")
-					}
 					store, fired := memsink.New(), 0
 					b := newBackend(t, store, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 						if fired++; fired > 1 {

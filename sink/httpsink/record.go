@@ -85,8 +85,8 @@ func check(r sink.Record) error {
 		return fmt.Errorf("a quantity of %d is more than JSON carries exactly, 2^53-1", r.Quantity)
 	case !r.End.After(r.Start):
 		return errors.New("it does not end after its start")
-	case r.Start.Year() < 1 || r.End.Year() > 9999:
-		return errors.New("its window is not within years that RFC 3339 can write")
+	case r.Start.Year() < 1970 || r.End.Year() > 9999: // RFC 3339 writes no later ones
+		return errors.New("its window is not within the years 1970 to 9999")
 	}
 	// JSON would replace bad bytes, and so bill two subjects as one.
 	valid := utf8.ValidString(r.Feature) && utf8.ValidString(r.Subject)
