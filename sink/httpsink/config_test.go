@@ -100,6 +100,8 @@ func TestPrepare(t *testing.T) {
 	} {
 		require.Error(t, newSink(t, modes["protocol"], serve(t, f)).Prepare(t.Context(), nil))
 	}
+	silent := serve(t, answer(200, jsonBody, `{"results":[]}`))
+	require.NoError(t, newSink(t, httpsink.Config{Secret: secret, DedupeWindow: httpsink.NoDedupe}, silent).Prepare(t.Context(), nil), "nothing is relied on")
 	ce := newSink(t, modes["event batch"], serve(t, func(http.ResponseWriter, *http.Request) { panic("asked") }))
 	require.NoError(t, ce.Prepare(t.Context(), nil))
 }

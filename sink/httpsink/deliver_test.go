@@ -343,11 +343,20 @@ func TestDeliverEndsWithItsTimeout(t *testing.T) {
 	t.Parallel()
 	cfg := modes["protocol"]
 	cfg.Timeout = 50 * time.Millisecond
-	s := newSink(t, cfg, serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		<-r.Context().Done()
-	}))
-	err := s.Deliver(context.Background(), []sink.Record{record(1, 1)})
-	require.Equal(t, "doubt", outcome(t, err))
-	require.ErrorContains(t, err, "deadline exceeded")
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"no answer": func(http.ResponseWriter) {},
+		"half an answer": func(w http.ResponseWriter) {
+			answer(200, jsonBody, `{"results":[`+result("01-record-1", "delivered"))(w, nil)
+			_ = http.NewResponseController(w).Flush()
+		},
+	} {
+		s := newSink(t, cfg, serve(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			begin(w)
+			<-r.Context().Done()
+		}))
+		err := s.Deliver(context.Background(), []sink.Record{record(1, 1)})
+		require.Equal(t, "doubt", outcome(t, err), name)
+		require.ErrorContains(t, err, "deadline exceeded", name)
+	}
 }

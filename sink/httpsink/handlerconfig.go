@@ -30,9 +30,9 @@ type HandlerConfig struct {
 
 	// Store is where records go. What protects customers from a second bill is that it
 	// stores an ID once, so it must state a DedupeWindow in its Limits: a function by
-	// [Idempotent]; filesink; a relay to stripesink; memsink in a test, which forgets
-	// all when the process ends. Its Limits and Kinds are kept to, but for Rate; its
-	// Prepare is not called. Required.
+	// [Idempotent]; filesink; memsink in a test, which forgets all when the process
+	// ends. Its Limits and Kinds are kept to, but for Rate; its Prepare is not called.
+	// Of CloudEvents it is told that each is a first attempt. Required.
 	Store sink.Sink
 
 	// Logger is told about refused requests and what the store has answered. nil:

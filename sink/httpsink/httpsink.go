@@ -161,7 +161,7 @@ func (s *Sink) Prepare(ctx context.Context, _ []sink.Feature) error {
 	}
 	answer, err := decodeAnswer(e.body)
 	switch {
-	case err != nil:
+	case err != nil || s.Limits().DedupeWindow == 0: // nothing is relied on
 		return err
 	case answer.DedupeSeconds == nil:
 		return fmt.Errorf("httpsink: the server does not say for how long it remembers records: its answer to a batch of no records must have dedupe_seconds")

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/inprocess/meter/sink"
@@ -111,8 +114,8 @@ func plainID(id string) bool {
 // decode reads exactly one JSON value into v. Members that it doesn't know are for
 // later versions.
 func decode(body []byte, v any) error {
-	if !utf8.Valid(body) {
-		return errors.New("it is not UTF-8")
+	if !utf8.Valid(body) || halfCharacter(body) {
+		return errors.New("it is not UTF-8, or escapes half a character")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	if err := d.Decode(v); err != nil {
@@ -122,6 +125,40 @@ func decode(body []byte, v any) error {
 		return errors.New("something follows the JSON value")
 	}
 	return nil
+}
+
+// halfCharacter reports an escape such as \ud83d without its other half, for which
+// encoding/json would put the same character as for any other.
+func halfCharacter(body []byte) bool {
+	for {
+		i := bytes.IndexByte(body, '\\')
+		if i < 0 || i+1 >= len(body) {
+			return false
+		}
+		body = body[i:]
+		first, ok := escaped(body)
+		switch {
+		case !ok:
+			body = body[2:]
+		case !utf16.IsSurrogate(first):
+			body = body[6:]
+		default:
+			second, _ := escaped(body[6:])
+			if utf16.DecodeRune(first, second) == unicode.ReplacementChar {
+				return true
+			}
+			body = body[12:]
+		}
+	}
+}
+
+// escaped reads \uXXXX at the start of body.
+func escaped(body []byte) (rune, bool) {
+	if len(body) < 6 || body[0] != '\\' || body[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(body[2:6]), 16, 16)
+	return rune(n), err == nil
 }
 
 // entry is one record of a request, or why it can be none.
