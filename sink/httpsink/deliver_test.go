@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -76,6 +77,7 @@ func TestOutcomeRestsOnEvidence(t *testing.T) {
 		"doubt":              {answer(200, jsonBody, results(result(one, "in-doubt"), result(two, "a later version's"))), [2]string{"doubt", "doubt"}, 0},
 		"retry after":        {answer(200, jsonBody, results(`{"id":"`+one+`","status":"not-applied","retry_after":7}`, result(two, "delivered"))), [2]string{"not applied", "delivered"}, 7 * time.Second},
 		"retry after bounds": {answer(200, jsonBody, results(`{"id":"`+one+`","status":"not-applied","retry_after":999999999999}`, result(two, "delivered"))), [2]string{"not applied", "delivered"}, time.Hour},
+		"no status":          {answer(200, jsonBody, results(`{"id":"`+one+`"}`, result(two, "delivered"))), [2]string{"doubt", "delivered"}, 0},
 		"status in capitals": {answer(200, jsonBody, results(result(one, "Delivered"), result(two, "delivered"))), [2]string{"doubt", "delivered"}, 0},
 
 		"result missing":    {answer(200, jsonBody, results(result(one, "delivered"))), [2]string{"doubt", "doubt"}, 0},
@@ -93,23 +95,27 @@ func TestOutcomeRestsOnEvidence(t *testing.T) {
 		"huge":              {answer(200, jsonBody, both+strings.Repeat(" ", 1<<20)), [2]string{"doubt", "doubt"}, 0},
 		"gzip":              {gzipped(both), [2]string{"doubt", "doubt"}, 0},
 
-		"wrong secret":          {answer(401, problem, notApplied(401)), [2]string{"not applied", "not applied"}, time.Minute},
-		"forbidden":             {answer(403, problem, notApplied(403)), [2]string{"not applied", "not applied"}, time.Minute},
-		"wrong path":            {answer(404, problem, notApplied(404)), [2]string{"not applied", "not applied"}, time.Minute},
-		"malformed":             {answer(400, problem, notApplied(400)), [2]string{"not applied", "not applied"}, 0},
-		"throttled":             {retryAfter("30", answer(429, problem, notApplied(429))), [2]string{"not applied", "not applied"}, 30 * time.Second},
-		"busy":                  {retryAfter("2", answer(503, problem, notApplied(503))), [2]string{"not applied", "not applied"}, 2 * time.Second},
-		"server's own 500":      {answer(500, problem, notApplied(500)), [2]string{"not applied", "not applied"}, time.Minute},
-		"problem with results":  {answer(422, problem, `{"status":422,"outcome":"in-doubt","results":[`+result(one, "delivered")+`,`+result(two, "rejected")+`]}`), [2]string{"delivered", "rejected"}, 0},
-		"problem of 200":        {answer(200, problem, notApplied(200)), [2]string{"doubt", "doubt"}, 0},
-		"status differs":        {answer(500, problem, notApplied(401)), [2]string{"doubt", "doubt"}, 0},
-		"problem without word":  {answer(401, problem, `{"title":"x","status":401}`), [2]string{"doubt", "doubt"}, 0},
-		"gateway's 401":         {answer(401, jsonBody, `{"message":"no key"}`), [2]string{"doubt", "doubt"}, 0},
-		"gateway's 503":         {retryAfter("9", answer(503, "text/html", `<html>`)), [2]string{"doubt", "doubt"}, 9 * time.Second},
-		"gateway's 502":         {answer(502, "text/html", `<html>`), [2]string{"doubt", "doubt"}, 0},
-		"500":                   {answer(500, "text/plain", `oops`), [2]string{"doubt", "doubt"}, 0},
-		"500 in doubt":          {answer(500, problem, `{"status":500,"outcome":"in-doubt"}`), [2]string{"doubt", "doubt"}, 0},
-		"redirect":              {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) }, [2]string{"doubt", "doubt"}, 0},
+		"wrong secret":         {answer(401, problem, notApplied(401)), [2]string{"not applied", "not applied"}, time.Minute},
+		"forbidden":            {answer(403, problem, notApplied(403)), [2]string{"not applied", "not applied"}, time.Minute},
+		"wrong path":           {answer(404, problem, notApplied(404)), [2]string{"not applied", "not applied"}, time.Minute},
+		"malformed":            {answer(400, problem, notApplied(400)), [2]string{"not applied", "not applied"}, 0},
+		"throttled":            {retryAfter("30", answer(429, problem, notApplied(429))), [2]string{"not applied", "not applied"}, 30 * time.Second},
+		"busy":                 {retryAfter("2", answer(503, problem, notApplied(503))), [2]string{"not applied", "not applied"}, 2 * time.Second},
+		"server's own 500":     {answer(500, problem, notApplied(500)), [2]string{"not applied", "not applied"}, time.Minute},
+		"problem with results": {answer(422, problem, `{"status":422,"outcome":"in-doubt","results":[`+result(one, "delivered")+`,`+result(two, "rejected")+`]}`), [2]string{"delivered", "rejected"}, 0},
+		"results differ":       {answer(500, problem, `{"status":422,"outcome":"in-doubt","results":[`+result(one, "delivered")+`,`+result(two, "delivered")+`]}`), [2]string{"doubt", "doubt"}, 0},
+		"results of 200":       {answer(200, problem, `{"status":200,"outcome":"in-doubt","results":[`+result(one, "delivered")+`,`+result(two, "delivered")+`]}`), [2]string{"doubt", "doubt"}, 0},
+		"problem of 200":       {answer(200, problem, notApplied(200)), [2]string{"doubt", "doubt"}, 0},
+		"status differs":       {answer(500, problem, notApplied(401)), [2]string{"doubt", "doubt"}, 0},
+		"problem without word": {answer(401, problem, `{"title":"x","status":401}`), [2]string{"doubt", "doubt"}, 0},
+		"gateway's 401":        {answer(401, jsonBody, `{"message":"no key"}`), [2]string{"doubt", "doubt"}, 0},
+		"gateway's 503":        {retryAfter("9", answer(503, "text/html", `<html>`)), [2]string{"doubt", "doubt"}, 9 * time.Second},
+		"gateway's 502":        {answer(502, "text/html", `<html>`), [2]string{"doubt", "doubt"}, 0},
+		"500":                  {answer(500, "text/plain", `oops`), [2]string{"doubt", "doubt"}, 0},
+		"500 in doubt":         {answer(500, problem, `{"status":500,"outcome":"in-doubt"}`), [2]string{"doubt", "doubt"}, 0},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, [2]string{"doubt", "doubt"}, 0},
 		"connection broken off": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]string{"doubt", "doubt"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +178,7 @@ func TestOutcomeOfCloudEvents(t *testing.T) {
 		"page":           {answer(200, "text/html; charset=utf-8", "sign in"), "doubt", "doubt"},
 		"page untold":    {answer(200, "", " <!doctype html>"), "doubt", "doubt"},
 		"cut off":        {truncated("{}"), "doubt", "doubt"},
-		"redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }, "doubt", "doubt"},
+		"redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }, "doubt", "doubt"},
 		"400":            {answer(400, problem, `{"title":"invalid event","status":400}`), "not applied", "rejected"},
 		"422":            {answer(422, jsonBody, `{}`), "not applied", "rejected"},
 		"413":            {answer(413, jsonBody, `{}`), "not applied", "postponed"},
@@ -338,25 +344,38 @@ func TestCloudEvent(t *testing.T) {
 	require.Equal(t, []sink.Kind{sink.Sum}, s.Kinds())
 }
 
-// Within the time of its context, whatever the transport does.
+// slow is a server that has taken the request and then takes its time.
+type slow struct{ answer string } // "": not even a status
+
+func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	if s.answer == "" {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	body := io.MultiReader(strings.NewReader(s.answer), untilDone{r.Context()})
+	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {jsonBody}}, Body: io.NopCloser(body)}, nil
+}
+
+type untilDone struct{ ctx context.Context }
+
+func (u untilDone) Read([]byte) (int, error) {
+	<-u.ctx.Done()
+	return 0, u.ctx.Err()
+}
+
+// A server that answers never, or bit by bit, holds a delivery no longer than Timeout.
 func TestDeliverEndsWithItsTimeout(t *testing.T) {
 	t.Parallel()
-	cfg := modes["protocol"]
-	cfg.Timeout = 50 * time.Millisecond
-	for name, begin := range map[string]func(http.ResponseWriter){
-		"no answer": func(http.ResponseWriter) {},
-		"half an answer": func(w http.ResponseWriter) {
-			answer(200, jsonBody, `{"results":[`+result("01-record-1", "delivered"))(w, nil)
-			_ = http.NewResponseController(w).Flush()
-		},
-	} {
-		s := newSink(t, cfg, serve(t, func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			begin(w)
-			<-r.Context().Done()
-		}))
-		err := s.Deliver(context.Background(), []sink.Record{record(1, 1)})
-		require.Equal(t, "doubt", outcome(t, err), name)
-		require.ErrorContains(t, err, "deadline exceeded", name)
+	for _, answer := range []string{"", `{"results":[` + result("01-record-1", "delivered")} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := modes["protocol"]
+			cfg.URL, cfg.Timeout, cfg.Transport = "https://example.com", 5*time.Second, slow{answer}
+			begin := time.Now()
+			err := httpsink.New(cfg).Deliver(context.Background(), []sink.Record{record(1, 1)})
+			require.Equal(t, "doubt", outcome(t, err))
+			require.ErrorContains(t, err, "deadline exceeded")
+			require.Equal(t, 5*time.Second, time.Since(begin))
+		})
 	}
 }

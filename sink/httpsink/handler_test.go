@@ -280,6 +280,23 @@ func TestDuplicatesAtATimeAreSerialized(t *testing.T) {
 	})
 }
 
+// One customer's use of one feature is stored one request after another, which sinks
+// count on.
+func TestOneSeriesAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &limited{limits: sink.Limits{Concurrency: 9, DedupeWindow: time.Hour}}
+		h := newHandler(t, HandlerConfig{Store: store})
+		var wg sync.WaitGroup
+		for n := range 6 {
+			wg.Go(func() { require.Len(t, statuses(t, serve(h, signed(records(one(fmt.Sprint(n)))))), 1) })
+		}
+		wg.Wait()
+		require.Equal(t, 6, store.calls)
+		require.Equal(t, 1, store.most)
+	})
+}
+
 // Different customers' records don't wait for each other, up to what the store takes.
 func TestStoreIsCalledAsItsLimitsSay(t *testing.T) {
 	t.Parallel()
@@ -321,35 +338,49 @@ func (l *limited) Deliver(_ context.Context, records []sink.Record) error {
 	return nil
 }
 
-// A sender that is gone doesn't end what was begun, and nobody waits for ever.
+// A sender that is gone doesn't end what was begun; one that waits for its turn may go.
 func TestHandlerOutlastsItsSender(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
+		calls := 0
 		h := newHandler(t, HandlerConfig{Store: Idempotent(func(ctx context.Context, _ []sink.Record) error {
-			<-release
+			calls++
+			time.Sleep(10 * time.Second)
 			return ctx.Err()
 		})})
-		ctx, cancel := context.WithCancel(t.Context())
+		gone, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		first := make(chan *httptest.ResponseRecorder, 1)
-		go func() { first <- serve(h, signed(records(one("a"))).WithContext(ctx)) }()
+		go func() { first <- serve(h, signed(records(one("a"))).WithContext(gone)) }()
 		synctest.Wait()
-		cancel()
-		w := serve(h, signed(records(one("a")))) // waits for its turn, in vain
+		impatient, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		w := serve(h, signed(records(one("a"))).WithContext(impatient))
 		require.Equal(t, 503, w.Code)
 		require.Equal(t, "5", w.Header().Get("Retry-After"))
 		require.Contains(t, w.Body.String(), notApplied)
-		close(release)
-		require.Equal(t, []string{"a in-doubt"}, []string{"a " + outcomeOf(t, <-first)}, "the store's own time was over")
+		require.Equal(t, []string{"a delivered"}, statuses(t, <-first))
+		require.Equal(t, 1, calls)
 		require.Empty(t, h.turns.taken)
 	})
 }
 
-func outcomeOf(t *testing.T, w *httptest.ResponseRecorder) string {
-	t.Helper()
-	p, err := decodeProblem(w.Body.Bytes())
-	require.NoError(t, err)
-	return p.Outcome
+// A store that takes longer than its own limit is asked to stop, and is in doubt.
+func TestStoreHasALimitedTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, HandlerConfig{Store: Idempotent(func(ctx context.Context, _ []sink.Record) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})})
+		begin := time.Now()
+		w := serve(h, signed(records(one("a"))))
+		require.Equal(t, 500, w.Code)
+		p, err := decodeProblem(w.Body.Bytes())
+		require.NoError(t, err)
+		require.Equal(t, inDoubt, p.Outcome)
+		require.Equal(t, 30*time.Second, time.Since(begin))
+	})
 }
 
 func TestBusyHandlerSaysThatNothingWasApplied(t *testing.T) {

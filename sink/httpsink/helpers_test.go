@@ -41,7 +41,6 @@ type backend struct {
 
 	mu       sync.Mutex
 	requests int
-	bodies   []string
 }
 
 // fault is what goes wrong with each request; nil: nothing.

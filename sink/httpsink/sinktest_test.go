@@ -2,9 +2,11 @@ package httpsink_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/inprocess/meter/sink"
@@ -75,11 +77,10 @@ func conform(t *testing.T, cfg httpsink.Config) {
 func TestConformanceFindsAStoreThatForgets(t *testing.T) {
 	t.Parallel()
 	store := memsink.New()
-	n := 0
+	n := atomic.Int64{}
 	forgetful := httpsink.Idempotent(func(ctx context.Context, records []sink.Record) error {
 		for _, r := range records {
-			n++
-			r.ID += "-" + string(rune('a'+n%26)) + string(rune('a'+n/26%26)) + string(rune('a'+n/676))
+			r.ID = fmt.Sprint("r-", n.Add(1))
 			if err := store.Deliver(ctx, []sink.Record{r}); err != nil {
 				return err
 			}
