@@ -42,6 +42,11 @@ var examples = map[string][]string{
 		"call 2: 3 of tax-report for cus_ada, attempt 2",
 		"The invoice of cus_ada, after 2 calls: 3\n",
 	},
+	"httpsink": {
+		"  request 2: stored, and the reply is lost\n",
+		"cus_ada: counted 6, the server bills 6\ncus_bob: counted 8, the server bills 8\n",
+		"  tax-report  licensing        14        0         14         0 ",
+	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",

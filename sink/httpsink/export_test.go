@@ -1,0 +1,4 @@
+package httpsink
+
+// OnlyLoopback is onlyLoopback, for no test can have a resolver lie.
+var OnlyLoopback = onlyLoopback
