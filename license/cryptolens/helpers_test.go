@@ -2,6 +2,7 @@ package cryptolens_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/inprocess/meter/license"
@@ -31,3 +32,17 @@ func newClient(over *http.Client, token string) *cryptolens.Client {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// served is a client whose requests all lead to a handler.
+func served(t *testing.T, h http.Handler) *http.Client {
+	t.Helper()
+	return &http.Client{Transport: handled{h}}
+}
+
+type handled struct{ http.Handler }
+
+func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return rec.Result(), nil
+}
