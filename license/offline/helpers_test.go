@@ -49,7 +49,7 @@ type fields map[string]any
 func file(t testing.TB, fs fields) string {
 	t.Helper()
 	all := fields{
-		"ProductId": product, "ID": 4, "GlobalId": 31876, "Key": keyText, "SignDate": time.Now().Unix(),
+		"ProductId": product, "ID": 4, "GlobalId": 70123, "Key": keyText, "SignDate": time.Now().Unix(),
 		"Created": 900000000, "Expires": time.Now().AddDate(1, 0, 0).Unix(), "Period": 30, "Block": false,
 		"F1": true, "F2": false, "F3": false, "F4": false, "F5": false, "F6": false, "F7": false, "F8": false,
 		"Notes": "ship 7", "Customer": nil, "MaxNoOfMachines": 1, "AllowedMachines": "",

@@ -33,11 +33,11 @@ func TestALicenseOnDisk(t *testing.T) {
 		w.put("readme.txt", "not a license")
 		c := w.open(func(c *Config) { c.Features = map[string]int{"on": 1, "off": 2} })
 		v := w.allowed(c)
-		require.Equal(t, "31876", v.Subject)
+		require.Equal(t, "70123", v.Subject)
 		require.Equal(t, time.Now().Add(30*day).UTC(), v.Until, "MaxAge comes before Expires")
 		for q, want := range map[license.Query]license.Reason{
 			{}:                                      license.NoKey,
-			{Subject: "31876"}:                      license.NoKey,
+			{Subject: "70123"}:                      license.NoKey,
 			{Key: license.NewKey("other")}:          license.NotFound,
 			{Key: canary, Feature: "off"}:           license.NotEntitled,
 			{Key: canary, Machine: "m2"}:            license.NotEntitled,

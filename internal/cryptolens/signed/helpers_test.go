@@ -54,18 +54,18 @@ type object = map[string]any
 
 func whole() object {
 	return object{
-		"ProductId": 3646, "ID": 4, "Key": testKey, "Created": 1490313600, "Expires": 1893456000, "Period": 30,
+		"ProductId": 3646, "ID": 4, "Key": testKey, "Created": 1500000000, "Expires": 1893456000, "Period": 30,
 		"F1": true, "F2": false, "F3": false, "F4": false, "F5": false, "F6": false, "F7": false, "F8": true,
-		"Notes": "note", "Block": false, "GlobalId": 31876,
-		"Customer": object{"Id": 7, "Name": "Ada", "Email": "ada@example.com", "CompanyName": "Engines", "Created": 1490000000},
+		"Notes": "note", "Block": false, "GlobalId": 70123,
+		"Customer": object{"Id": 7, "Name": "Ada", "Email": "ada@example.com", "CompanyName": "Engines", "Created": 1499000000},
 		"ActivatedMachines": []object{
-			{"Mid": "m1", "IP": "192.0.2.1:4711", "Time": 1491898918, "FriendlyName": nil, "FloatingExpires": -62135596800},
-			{"Mid": "floating:m2", "IP": nil, "Time": 1491898919, "FloatingExpires": 1767225600},
-			{"Mid": "floating:overdraft:m3", "IP": "", "Time": 1491898920},
+			{"Mid": "m1", "IP": "192.0.2.1:4711", "Time": 1501000018, "FriendlyName": nil, "FloatingExpires": -62135596800},
+			{"Mid": "floating:m2", "IP": nil, "Time": 1501000019, "FloatingExpires": 1767225600},
+			{"Mid": "floating:overdraft:m3", "IP": "", "Time": 1501000020},
 		},
 		"TrialActivation": false, "MaxNoOfMachines": 10, "AllowedMachines": "m1\r\nm2\n",
 		"DataObjects": []object{{"Id": 5000000000, "Name": "credits", "StringValue": nil, "IntValue": -3}},
-		"SignDate":    1495019766, "Reseller": object{"Id": 1, "Name": "x"}, "SomethingNew": []any{1, "two"},
+		"SignDate":    1502000000, "Reseller": object{"Id": 1, "Name": "x"}, "SomethingNew": []any{1, "two"},
 	}
 }
 

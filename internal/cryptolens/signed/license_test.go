@@ -18,14 +18,14 @@ func TestOpenReadsEveryField(t *testing.T) {
 	t.Parallel()
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }
 	want := License{
-		ProductID: 3646, ID: 4, GlobalID: 31876, Key: license.NewKey(testKey),
-		Created: at(1490313600), Expires: at(1893456000), SignDate: at(1495019766), Period: 30,
+		ProductID: 3646, ID: 4, GlobalID: 70123, Key: license.NewKey(testKey),
+		Created: at(1500000000), Expires: at(1893456000), SignDate: at(1502000000), Period: 30,
 		F: [8]bool{0: true, 7: true}, Notes: "note",
-		Customer: &Customer{7, "Ada", "ada@example.com", "Engines", at(1490000000)},
+		Customer: &Customer{7, "Ada", "ada@example.com", "Engines", at(1499000000)},
 		ActivatedMachines: []Machine{
-			{Mid: "m1", IP: "192.0.2.1:4711", Time: at(1491898918)},
-			{Mid: "floating:m2", Time: at(1491898919), FloatingExpires: at(1767225600)},
-			{Mid: "floating:overdraft:m3", Time: at(1491898920)},
+			{Mid: "m1", IP: "192.0.2.1:4711", Time: at(1501000018)},
+			{Mid: "floating:m2", Time: at(1501000019), FloatingExpires: at(1767225600)},
+			{Mid: "floating:overdraft:m3", Time: at(1501000020)},
 		},
 		MaxNoOfMachines: 10, AllowedMachines: []string{"m1", "m2"},
 		DataObjects: []DataObject{{5000000000, "credits", "", -3}},
@@ -41,7 +41,7 @@ func TestOpenTakesNulls(t *testing.T) {
 		"ActivatedMachines": nil, "DataObjects": nil, "F1": nil, "GlobalId": gone, "Created": 0, "Reseller": nil, "Signature": nil,
 	})
 	require.Equal(t, License{
-		ProductID: 3646, ID: 4, Key: license.NewKey(testKey), SignDate: time.Unix(1495019766, 0).UTC(), Period: 30,
+		ProductID: 3646, ID: 4, Key: license.NewKey(testKey), SignDate: time.Unix(1502000000, 0).UTC(), Period: 30,
 		F: [8]bool{7: true}, MaxNoOfMachines: -1, known: (hasF1<<8-1)&^hasF1 | hasMaxNoOfMachines,
 	}, *l)
 }

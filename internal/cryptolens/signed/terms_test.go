@@ -16,10 +16,10 @@ func TestVerdict(t *testing.T) {
 	expires := time.Unix(1893456000, 0).UTC()
 	before := expires.Add(-1)
 	listed := func(text string) []object { return []object{{"Id": 1, "Name": templateObject, "StringValue": text}} }
-	allowed := license.Verdict{Status: license.Allowed, Subject: "31876", Until: expires}
-	endless := license.Verdict{Status: license.Allowed, Subject: "31876"}
+	allowed := license.Verdict{Status: license.Allowed, Subject: "70123", Until: expires}
+	endless := license.Verdict{Status: license.Allowed, Subject: "70123"}
 	denied := func(why license.Reason) license.Verdict {
-		return license.Verdict{Status: license.Denied, Reason: why, Subject: "31876"}
+		return license.Verdict{Status: license.Denied, Reason: why, Subject: "70123"}
 	}
 	features := Terms{Features: map[string]int{"on": 1, "off": 2}}
 	for name, test := range map[string]struct {
