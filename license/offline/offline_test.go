@@ -310,6 +310,22 @@ func TestState(t *testing.T) {
 	})
 }
 
+// A newer license is remembered at once: nobody knows how soon the process is killed.
+func TestANewerLicenseIsKeptAtOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		older := file(t, nil)
+		w.put("a.skm", older)
+		c := w.open(func(c *Config) { c.Reload = time.Second })
+		w.allowed(c)
+		time.Sleep(time.Second)
+		w.put("a.skm", file(t, fields{"Block": true}))
+		w.denied(c, license.Query{Key: canary}, license.Blocked)
+		w.put("a.skm", older)
+		w.unknown(w.open(nil), ErrReplayed)
+	})
+}
+
 func TestADamagedStateIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(w world) {
