@@ -42,24 +42,25 @@ var layers = map[string]layer{
 
 	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
 	"sink/stripesink/stripetest": {},
-	"sink/cryptolenssink":        {ours: []string{"license", "license/cryptolens", "sink"}},
+	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "license/cryptolens", "sink"}},
 	"sink/httpsink":              {ours: []string{"sink"}},
 	"sink/filesink":              {ours: []string{"sink"}, others: []string{xsys}},
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
 
-	"cache":                             {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
-	"license/cryptolens":                {ours: []string{"internal/cryptolens", "license"}},
-	"license/cryptolens/cryptolenstest": {},
-	"license/stripe":                    {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},
-	"license/offline":                   {ours: []string{"license"}},
-	"license/static":                    {ours: []string{"license"}},
+	"cache":              {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
+	"license/cryptolens": {ours: []string{"internal/cryptolens", "license"}},
+	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},
+	"license/offline":    {ours: []string{"license"}},
+	"license/static":     {ours: []string{"license"}},
 
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
 	"internal/disk":       {others: []string{xsys}},
 	"internal/cryptolens": {},
 	"internal/stripeapi":  {others: []string{stripe}},
+
+	"license/cryptolens/cryptolenstest": {},
 
 	"sink":    {},
 	"license": {},
