@@ -101,3 +101,28 @@ func requireDoubt(t *testing.T, err error) {
 	require.NotErrorIs(t, err, sink.ErrNotApplied)
 	require.NotErrorIs(t, err, sink.ErrRejected)
 }
+
+const object = "reports"
+
+func (v *vendor) countersConfig() cryptolenssink.CountersConfig {
+	return cryptolenssink.CountersConfig{Token: token, ProductID: product, Key: v.key, BaseURL: cryptolenstest.URL, HTTPClient: v.Client(),
+		Objects: map[string]string{feature: object, "seats": "seats"}}
+}
+
+func (v *vendor) counters(change ...func(*cryptolenssink.CountersConfig)) *cryptolenssink.Counters {
+	cfg := v.countersConfig()
+	for _, c := range change {
+		c(&cfg)
+	}
+	return cryptolenssink.NewCounters(cfg)
+}
+
+// count is the number of a subject's data object; 0 if there is none.
+func (v *vendor) count(subject, object string) int64 {
+	for _, o := range v.DataObjects(product, v.keyText(subject), "") {
+		if o.Name == object {
+			return o.Int
+		}
+	}
+	return 0
+}
