@@ -144,6 +144,16 @@ func TestABrokenFile(t *testing.T) {
 	})
 }
 
+func TestADirectoryIsNoLicense(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		require.NoError(t, os.Mkdir(filepath.Join(w.dir, "old.skm"), 0o700))
+		c := w.open(nil)
+		w.unknown(c, ErrMalformed)
+		require.ErrorContains(t, c.Faults(), `"old.skm": no signed Cryptolens license: it is no regular file`)
+	})
+}
+
 func TestTheDirectoryGoes(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(w world) {
