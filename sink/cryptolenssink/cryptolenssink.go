@@ -17,6 +17,13 @@
 // for it, at each attempt; the Key method of meter's cache is made for that. While there
 // is no answer, the record is not sent; it stays pending, and Health says so.
 //
+// # License servers on premises
+//
+// BaseURL may lead to one; it only passes on what these sinks ask for. By its code, the
+// published one answers "200 OK" with nothing in it when it can't reach Cryptolens. That
+// is doubt, where Cryptolens itself would have been out of reach for sure: with [Sink],
+// have usage go to Cryptolens directly if you can.
+//
 // # What is not verified
 //
 // The package rests on what Cryptolens documents; nothing was tried against a live
