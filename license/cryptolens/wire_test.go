@@ -77,7 +77,7 @@ func TestOverTLS(t *testing.T) {
 // A reply may be small on the way and huge here.
 func TestReplyIsBoundedUnpacked(t *testing.T) {
 	t.Parallel()
-	for size, want := range map[int]error{1<<20 - 20: nil, 8 << 20: cryptolens.ErrReply} {
+	for size, want := range map[int]error{1<<20 - 20: nil, 2 << 20: cryptolens.ErrReply} {
 		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			zip := gzip.NewWriter(w)
