@@ -112,7 +112,7 @@ func denied(why license.Reason) (license.Verdict, error) {
 
 // judge says what an answer allows, if it is one to be believed.
 func (c *Checker) judge(answer Signed, q license.Query, since, now time.Time) (license.Verdict, error) {
-	l, err := c.keys.OpenParts(answer.License, answer.Signature)
+	l, err := c.keys.OpenParts(answer.LicenseKey, answer.Signature)
 	if err != nil {
 		return license.Verdict{}, err
 	}
@@ -161,7 +161,7 @@ func (s Signed) Verify(productID int, key license.Key, publicKeys ...string) (Li
 			return License{}, fmt.Errorf("cryptolens: public key %d of %d %w", i+1, len(publicKeys), err)
 		}
 	}
-	l, err := keys.OpenParts(s.License, s.Signature)
+	l, err := keys.OpenParts(s.LicenseKey, s.Signature)
 	if err == nil {
 		err = l.Bind(productID, key)
 	}
