@@ -42,23 +42,27 @@ var layers = map[string]layer{
 
 	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
 	"sink/stripesink/stripetest": {},
-	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "sink"}},
+	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "license/cryptolens", "sink"}},
 	"sink/httpsink":              {ours: []string{"sink"}},
 	"sink/filesink":              {ours: []string{"sink"}, others: []string{xsys}},
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
 
 	"cache":              {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
-	"license/cryptolens": {ours: []string{"internal/cryptolens", "license"}},
+	"license/cryptolens": {ours: []string{"internal/cryptolens", "internal/cryptolens/signed", "license"}},
 	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{lru, stripe}},
-	"license/offline":    {ours: []string{"license"}},
+	"license/offline":    {ours: []string{"internal/cryptolens/signed", "internal/disk", "license"}},
 	"license/static":     {ours: []string{"license"}},
 
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
 	"internal/disk":       {others: []string{xsys}},
-	"internal/cryptolens": {ours: []string{"license"}},
+	"internal/cryptolens": {},
 	"internal/stripeapi":  {others: []string{stripe}},
+
+	"license/cryptolens/cryptolenstest": {},
+
+	"internal/cryptolens/signed": {ours: []string{"license"}, others: []string{lru}},
 
 	"sink":    {},
 	"license": {},
