@@ -236,14 +236,14 @@ func (q *query) count(param, name string, n int64) {
 	q.form.Set(param, strconv.FormatInt(n, 10))
 }
 
-// post sends the call and returns the reply to one that succeeded.
-func (q *query) post(ctx context.Context, path string) (wire.Reply, error) {
+// post sends the call and returns the exchange of one that succeeded.
+func (q *query) post(ctx context.Context, path string) (wire.Exchange, error) {
 	if q.fault != nil {
-		return wire.Reply{}, q.fault
+		return wire.Exchange{}, q.fault
 	}
 	e, err := q.wire.Post(ctx, path, q.form)
 	if err == nil && e.Reply.OK {
-		return e.Reply, nil
+		return e, nil
 	}
-	return e.Reply, q.judge(e, err)
+	return e, q.judge(e, err)
 }

@@ -9,8 +9,6 @@ import (
 	"github.com/inprocess/meter/license"
 )
 
-var errUnsigned = errors.New("the reply has no signed license")
-
 // Owner is what data objects belong to: a key or, if Machine is set, one of its
 // machines. All fields but Machine are required.
 //
@@ -45,6 +43,8 @@ const (
 	maxString = 10_000
 )
 
+var errNoID = errors.New("the reply has no ID")
+
 // AddDataObject makes a data object, unless its owner has one of that name, and returns
 // its ID. o.ID is not used.
 //
@@ -59,12 +59,12 @@ func (c *Client) AddDataObject(ctx context.Context, of Owner, o DataObject) (id 
 	q.form.Set("Name", o.Name)
 	q.int("IntValue", "value", o.Int)
 	q.form.Set("CheckForDuplicates", "true") // else the name would lead to neither
-	reply, err := q.post(ctx, q.path("AddDataObject"))
+	e, err := q.post(ctx, q.path("AddDataObject"))
 	if err != nil {
 		return 0, err
 	}
-	if err := reply.Field("id", &id); err != nil || id == 0 {
-		return 0, &Error{Method: q.method, Message: "the reply has no ID", Err: ErrReply}
+	if err := e.Reply.Field("id", &id); err != nil || id == 0 {
+		return 0, q.judge(e, errNoID)
 	}
 	return id, nil
 }
@@ -75,7 +75,7 @@ func (c *Client) AddDataObject(ctx context.Context, of Owner, o DataObject) (id 
 func (c *Client) DataObjects(ctx context.Context, of Owner, contains string) ([]DataObject, error) {
 	q := c.dataQuery("ListDataObjects", of)
 	q.form.Set("Contains", contains)
-	reply, err := q.post(ctx, q.path("ListDataObjects"))
+	e, err := q.post(ctx, q.path("ListDataObjects"))
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +85,8 @@ func (c *Client) DataObjects(ctx context.Context, of Owner, contains string) ([]
 		StringValue string `json:"stringValue"`
 		IntValue    int64  `json:"intValue"`
 	}
-	if err := reply.Field("dataobjects", &rows); err != nil { // none is [], null or absent
-		return nil, &Error{Method: q.method, Message: err.Error(), Err: ErrReply}
+	if err := e.Reply.Field("dataobjects", &rows); err != nil { // none is [], null or absent
+		return nil, q.judge(e, err)
 	}
 	var list []DataObject
 	for _, r := range rows {

@@ -106,7 +106,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Err}
 }
 
-// judge makes the error of a call that did not succeed. err is that of the wire.
+// judge makes the error of a call that did not succeed. err is that of the wire, or what
+// is wrong with the reply.
 func (q *query) judge(e wire.Exchange, err error) error {
 	failed := &Error{Method: q.method, Status: e.Status}
 	if err == nil {

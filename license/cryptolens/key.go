@@ -2,6 +2,7 @@ package cryptolens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -106,16 +107,18 @@ func (q *query) signed(ctx context.Context, path string) (Signed, error) {
 	q.form.Set("Sign", "true")
 	q.form.Set("SignMethod", "1") // the license as one string, exactly as it was signed
 	q.form.Set("ModelVersion", "3")
-	reply, err := q.post(ctx, path)
+	e, err := q.post(ctx, path)
 	if err != nil {
 		return Signed{}, err
 	}
-	s, err := signedOf(reply)
+	s, err := signedOf(e.Reply)
 	if err != nil {
-		return Signed{}, &Error{Method: q.method, Message: err.Error(), Err: ErrReply}
+		return Signed{}, q.judge(e, err)
 	}
 	return s, nil
 }
+
+var errUnsigned = errors.New("the reply has no signed license")
 
 func signedOf(reply wire.Reply) (Signed, error) {
 	s := Signed{Body: reply.Body}
