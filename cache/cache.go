@@ -89,10 +89,10 @@ type Cache struct {
 	calls sync.WaitGroup
 	close func() error
 
-	mu      sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
-	flights map[license.Query]*flight
-	circuit circuit
-	closed  bool
+	mu       sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
+	flights  map[license.Query]*flight
+	circuits circuits
+	closed   bool
 }
 
 // New returns a cache with a copy of cfg. It starts nothing in the background: a
@@ -201,19 +201,22 @@ func (c *Cache) Validate() error { return c.fault }
 // Health says what an operator should know: customers may be let through, but not
 // for long or not after a restart.
 //
-// Errors: what Validate says; the Checker is paused, and why; the File could not be
+// Errors: what Validate says; the Checker does not answer, and why; the File could not be
 // read at the start, until it has been replaced, or not be written.
 func (c *Cache) Health() error {
 	c.mu.Lock()
-	refusal := c.circuit.refusal(c.clock.now().mono)
+	down := c.circuits.open()
 	c.mu.Unlock()
-	return errors.Join(c.fault, refusal, c.file.health())
+	if down != nil {
+		down = fmt.Errorf("cache: the Checker does not answer: %w", down)
+	}
+	return errors.Join(c.fault, down, c.file.health())
 }
 
 func (c *Cache) paused() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.circuit.pause > 0 {
+	if c.circuits.open() != nil {
 		return 1
 	}
 	return 0

@@ -17,7 +17,7 @@ const (
 // circuit keeps calls from a license server that is down: they would spend the time
 // of those who wait, and the server's when it comes back. It opens when calls fail
 // one after the other or the server asks for a pause; from time to time it lets one
-// through, and the first answer closes it. It is guarded by Cache.mu.
+// through.
 type circuit struct {
 	failures int           // since the last answer
 	pause    time.Duration // 0: closed
@@ -34,33 +34,62 @@ func (c *circuit) refusal(now time.Duration) error {
 	return &paused{max(c.until-now, 0), c.last}
 }
 
-// depart is told of every call that is made.
-func (c *circuit) depart() (probe bool) {
+// depart is told of every call that is made, and says whether it is a probe.
+func (c *circuit) depart() bool {
 	c.probing = c.pause > 0
 	return c.probing
 }
 
-// land is told how a call ended: err is nil if the server has answered.
-func (c *circuit) land(now time.Duration, probe bool, err error) {
-	if err == nil {
-		*c = circuit{}
-		return
-	}
-	if probe {
-		c.probing = false
-	}
+// fail is told of every call that brought no answer.
+func (c *circuit) fail(now time.Duration, probe bool, err error) {
 	c.failures++
 	c.last = err
 	wait := min(retryAfter(err), longestWait)
 	switch {
-	case probe:
+	case probe && c.pause > 0:
+		c.probing = false
 		c.pause = min(2*c.pause, longestPause)
 	case c.pause == 0 && (wait > 0 || c.failures >= failuresToOpen):
 		c.pause = firstPause
-	case wait == 0:
-		return // closed, or made before the circuit opened: no news
+	case wait <= 0:
+		return // closed, or made before it opened: no news
 	}
 	c.until = max(c.until, now+max(c.pause, wait))
+}
+
+// circuits are guarded by Cache.mu. As in the budget, strangers have one of their own:
+// if the Checker fails at keys that somebody makes up, that is not to hold up
+// customers.
+type circuits struct{ customers, strangers circuit }
+
+func (c *circuits) of(customer bool) *circuit {
+	if customer {
+		return &c.customers
+	}
+	return &c.strangers
+}
+
+// land is told how every call ended: any answer says that the server is there, and
+// a failure at a customer that it is not.
+func (c *circuits) land(now time.Duration, f *flight) {
+	if f.failed == nil {
+		*c = circuits{}
+		return
+	}
+	c.strangers.fail(now, f.probe && !f.customer, f.failed)
+	if f.customer {
+		c.customers.fail(now, f.probe, f.failed)
+	}
+}
+
+// open returns the error that opened one of the two, or nil.
+func (c *circuits) open() error {
+	for _, one := range []*circuit{&c.customers, &c.strangers} {
+		if one.pause > 0 {
+			return one.last
+		}
+	}
+	return nil
 }
 
 // retryAfter is how long the license server asks to be left alone.

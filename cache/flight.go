@@ -15,11 +15,13 @@ const callTimeout = 10 * time.Second
 
 // flight is a call to the Checker that is under way.
 type flight struct {
+	customer bool
+	probe    bool // of its circuit
+
 	done    chan struct{} // closed when the fields below are final
 	verdict license.Verdict
 	err     error
 	failed  error // the Checker's own: it has not answered
-	probe   bool  // of the circuit
 }
 
 // ask waits for the Checker's answer. If there is none, a denial stands.
@@ -86,13 +88,17 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id identity, custom
 	if c.closed {
 		return nil, errClosed
 	}
-	if err := c.circuit.refusal(c.clock.now().mono); err != nil {
+	circuit := c.circuits.of(customer)
+	if err := circuit.refusal(c.clock.now().mono); err != nil {
 		return nil, err
 	}
 	if !c.budget.take(time.Now(), customer) {
 		return nil, fmt.Errorf("cache: Checker not asked: the %v calls a second of Config.Rate are used up", c.cfg.Rate)
 	}
-	f := &flight{done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine"), probe: c.circuit.depart()}
+	f := &flight{
+		customer: customer, probe: circuit.depart(),
+		done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine"),
+	}
 	c.flights[q] = f
 	c.stats.calls.Add(1)
 	ctx = context.WithoutCancel(ctx)
@@ -106,7 +112,7 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id identity, custom
 // land stores the answer and hands it to those who wait.
 func (c *Cache) land(f *flight, q license.Query, id identity) {
 	c.mu.Lock()
-	c.circuit.land(c.clock.now().mono, f.probe, f.failed)
+	c.circuits.land(c.clock.now().mono, f)
 	if f.err != nil {
 		c.stats.errors.Add(1)
 	}

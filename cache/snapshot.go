@@ -55,9 +55,10 @@ func save(v license.Verdict, at, now instant) savedVerdict {
 	return s
 }
 
-func (s *savedVerdict) restore(status license.Status, now instant, passed time.Duration) (license.Verdict, instant) {
-	v := license.Verdict{Status: status, Reason: s.Reason, Subject: s.Subject, Until: s.Until, Quota: s.Quota}
-	return v, instant{now.mono - s.Age - passed, s.At}
+// restore is ok unless s makes no sense.
+func (s *savedVerdict) restore(status license.Status, now instant, passed time.Duration) (v license.Verdict, at instant, ok bool) {
+	v = license.Verdict{Status: status, Reason: s.Reason, Subject: s.Subject, Until: s.Until, Quota: s.Quota}
+	return v, instant{now.mono - s.Age - passed, s.At}, s.Age >= 0 && s.Age < longest
 }
 
 // encode returns a snapshot, in clear.
@@ -99,26 +100,28 @@ func decode(plain []byte) (*snapshot, error) {
 func (c *Cache) restore(s *snapshot) error {
 	c.adopt(s)
 	now := c.clock.now()
-	passed := time.Duration(now.wall - s.Wall)
+	passed := time.Unix(0, now.wall).Sub(time.Unix(0, s.Wall))
 	if passed < -maxSetback {
 		return fmt.Errorf("they are from %v in the future: the clock was set back, and how old they are nobody knows", -passed)
 	}
-	passed = max(passed, 0)
+	passed = min(max(passed, 0), longest)
 	if len(s.Digests) != len(c.digests.secret) {
 		return fmt.Errorf("%w: no secret of digests", errUnreadable)
 	}
 	c.digests.secret = [32]byte(s.Digests)
 	for _, r := range s.Revoked {
-		if len(r.Query) == len(digest{}) && len(r.Key) == len(digest{}) {
-			d := &denial{key: digest(r.Key), subject: r.Subject, revoked: true, restored: true}
-			d.verdict, d.at = r.Verdict.restore(license.Denied, now, passed)
-			c.denied.Add(digest(r.Query), d)
+		v, at, ok := r.Verdict.restore(license.Denied, now, passed)
+		if ok && len(r.Query) == len(digest{}) && len(r.Key) == len(digest{}) {
+			c.denied.Add(digest(r.Query), &denial{verdict: v, at: at, key: digest(r.Key), subject: r.Subject, revoked: true, restored: true})
 		}
 	}
 	for _, a := range s.Allowed {
-		e := &entry{query: license.Query{Key: license.NewKey(a.Key), Subject: a.Subject, Feature: a.Feature, Machine: a.Machine}, restored: true}
-		e.verdict, e.at = a.Verdict.restore(license.Allowed, now, passed)
-		if e.age(now, &c.cfg) != spent && unsound(e.verdict, e.query) == nil {
+		v, at, ok := a.Verdict.restore(license.Allowed, now, passed)
+		e := &entry{
+			query:   license.Query{Key: license.NewKey(a.Key), Subject: a.Subject, Feature: a.Feature, Machine: a.Machine},
+			verdict: v, at: at, restored: true,
+		}
+		if ok && e.age(now, &c.cfg) != spent && unsound(v, e.query) == nil {
 			c.put(newEntry(e, &c.cfg))
 		}
 	}

@@ -62,7 +62,7 @@ func TestStatistics(t *testing.T) {
 		for range 7 {
 			w.unknown("cold")
 		}
-		require.Equal(t, map[string]int64{
+		require.Equal(w, map[string]int64{
 			"meter.cache.hits":      101,
 			"meter.cache.denials":   2,
 			"meter.cache.misses":    9,
@@ -72,9 +72,9 @@ func TestStatistics(t *testing.T) {
 			"meter.cache.entries":   1,
 			"meter.cache.denied":    1,
 			"meter.cache.paused":    1,
-		}, r.collect(t))
-		require.NoError(t, w.Close())
-		require.Empty(t, r.collect(t), "a closed cache is not observed")
+		}, r.collect(w.T))
+		require.NoError(w, w.Close())
+		require.Empty(w, r.collect(w.T), "a closed cache is not observed")
 	})
 }
 
