@@ -19,12 +19,13 @@ func (e busy) RetryAfter() time.Duration { return time.Duration(e) }
 
 // down lets the first calls time out, so that who waits for them loses time.
 func (w world) down() {
+	before := w.server.asked()
 	w.server.set(license.Verdict{}, errDown)
 	w.server.slow(2 * time.Second)
 	for i := range failuresToOpen {
 		w.unknown(fmt.Sprint("first", i))
 	}
-	w.asked(failuresToOpen)
+	w.asked(before + failuresToOpen)
 }
 
 func TestWhileTheServerIsDownNobodyWaits(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,8 +23,26 @@ type home struct {
 	*testing.T
 	server *server
 	path   string
-	log    bytes.Buffer
+	log    journal
 	cfg    Config
+}
+
+// journal is what was logged.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 // inHome runs test in a bubble of fake time, as bubble does.
@@ -213,26 +233,28 @@ func TestNewCustomersAreWrittenSoonAndOthersLater(t *testing.T) {
 	t.Parallel()
 	inHome(t, func(h *home) {
 		w := h.start()
-		writes := 0
+		var writes atomic.Int32
+		w.file.writing.Lock()
 		encode := w.file.encode
-		w.file.encode = func() ([]byte, error) { writes++; return encode() }
+		w.file.encode = func() ([]byte, error) { writes.Add(1); return encode() }
+		w.file.writing.Unlock()
 		for i := range 100 { // all in one go
 			h.server.set(allow(fmt.Sprint("cus_", i)), nil)
 			w.answer(fmt.Sprint("k", i), license.Allowed)
 		}
 		time.Sleep(soon)
 		w.settle()
-		require.Equal(h, 1, writes)
+		require.EqualValues(h, 1, writes.Load())
 		time.Sleep(time.Hour)
 		h.server.set(allow("cus_7"), nil)
 		w.allowed("k7") // no more than a refresh
 		w.settle()
 		time.Sleep(later - 1)
 		w.settle()
-		require.Equal(h, 1, writes)
+		require.EqualValues(h, 1, writes.Load())
 		time.Sleep(1)
 		w.settle()
-		require.Equal(h, 2, writes)
+		require.EqualValues(h, 2, writes.Load())
 		time.Sleep(time.Hour)
 		for i := range 1000 {
 			h.server.set(deny(license.NotFound), nil)
@@ -240,7 +262,7 @@ func TestNewCustomersAreWrittenSoonAndOthersLater(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		w.settle()
-		require.Equal(h, 2, writes, "strangers are nothing to write about")
+		require.EqualValues(h, 2, writes.Load(), "strangers are nothing to write about")
 		h.kill(w)
 		w = h.start()
 		_, err := w.Key(w.Context(), "cus_99")
