@@ -67,14 +67,15 @@ var errClosed = errors.New("cache: closed, so the Checker is not asked")
 //
 // Concurrency: every method is safe for concurrent use.
 type Cache struct {
-	cfg     Config
-	fault   error
-	clock   clock
-	budget  budget
-	digests *digests
-	stats   stats
-	silence func() // of stats
-	file    *file  // nil: none
+	cfg      Config
+	fault    error
+	clock    clock
+	budget   budget
+	overRate error
+	digests  *digests
+	stats    stats
+	silence  func() // of stats
+	file     *file  // nil: none
 
 	// Denials have a cache of their own, so that random keys can't evict customers.
 	// Maps hash under a seed of their own, and a Key in them is compared by identity,
@@ -103,14 +104,15 @@ type Cache struct {
 func New(cfg Config) *Cache {
 	cfg = cfg.withDefaults()
 	c := &Cache{
-		cfg:     cfg,
-		fault:   cfg.validate(),
-		budget:  newBudget(cfg.Rate),
-		digests: new(digests),
-		silence: func() {},
-		keys:    newKeys(cfg.Size),
-		known:   newTable(max(cfg.Size, 1)),
-		flights: map[license.Query]*flight{},
+		cfg:      cfg,
+		fault:    cfg.validate(),
+		budget:   newBudget(cfg.Rate),
+		overRate: fmt.Errorf("cache: Checker not asked: the %v calls a second of Config.Rate are used up", cfg.Rate),
+		digests:  new(digests),
+		silence:  func() {},
+		keys:     newKeys(cfg.Size),
+		known:    newTable(max(cfg.Size, 1)),
+		flights:  map[license.Query]*flight{},
 	}
 	c.cfg.Secret = nil // must not be printed
 	c.clock.start = time.Now()

@@ -15,12 +15,8 @@ type digests struct{ secret [sha256.Size]byte }
 // not to be kept, and nobody outside can choose two texts that share one.
 type digest [sha256.Size]byte
 
-// identity stands for a query, and for its key alone.
-type identity struct{ query, key digest }
-
-func (c *Cache) identify(q license.Query) identity {
-	key := c.digestKey(q.Key)
-	return identity{c.digest(string(key[:]), q.Subject, q.Feature, q.Machine), key}
+func (c *Cache) identify(q license.Query) digest {
+	return c.digest(q.Key.Reveal(), q.Subject, q.Feature, q.Machine)
 }
 
 func (c *Cache) digestKey(k license.Key) digest { return c.digest(k.Reveal()) }

@@ -25,10 +25,10 @@ type flight struct {
 }
 
 // ask waits for the Checker's answer. If there is none, a denial stands.
-func (c *Cache) ask(ctx context.Context, q license.Query, id identity) (license.Verdict, error) {
+func (c *Cache) ask(ctx context.Context, q license.Query, id digest) (license.Verdict, error) {
 	v, err := c.wait(ctx, q, id)
 	if err != nil {
-		if d, ok := c.denied.Peek(id.query); ok && d.stands(c.clock.now(), &c.cfg) {
+		if d, ok := c.denied.Peek(id); ok && d.stands(c.clock.now(), &c.cfg) {
 			c.stats.denials.Add(1)
 			return d.verdict, nil
 		}
@@ -36,7 +36,7 @@ func (c *Cache) ask(ctx context.Context, q license.Query, id identity) (license.
 	return v, err
 }
 
-func (c *Cache) wait(ctx context.Context, q license.Query, id identity) (license.Verdict, error) {
+func (c *Cache) wait(ctx context.Context, q license.Query, id digest) (license.Verdict, error) {
 	if err := ctx.Err(); err != nil {
 		return license.Verdict{}, fmt.Errorf("cache: Checker not asked: %w", err)
 	}
@@ -53,7 +53,7 @@ func (c *Cache) wait(ctx context.Context, q license.Query, id identity) (license
 }
 
 // board finds or starts the flight for q, unless one has landed just now.
-func (c *Cache) board(ctx context.Context, q license.Query, id identity) (*flight, license.Verdict, error) {
+func (c *Cache) board(ctx context.Context, q license.Query, id digest) (*flight, license.Verdict, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock.now()
@@ -81,7 +81,7 @@ func (c *Cache) refresh(ctx context.Context, q license.Query) {
 }
 
 // depart finds the flight for q, or starts one. c.mu is held.
-func (c *Cache) depart(ctx context.Context, q license.Query, id identity, customer bool) (*flight, error) {
+func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer bool) (*flight, error) {
 	if f := c.flights[q]; f != nil {
 		return f, nil
 	}
@@ -93,7 +93,7 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id identity, custom
 		return nil, err
 	}
 	if !c.budget.take(time.Now(), customer) {
-		return nil, fmt.Errorf("cache: Checker not asked: the %v calls a second of Config.Rate are used up", c.cfg.Rate)
+		return nil, c.overRate
 	}
 	f := &flight{
 		customer: customer, probe: circuit.depart(),
@@ -110,7 +110,7 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id identity, custom
 }
 
 // land stores the answer and hands it to those who wait.
-func (c *Cache) land(f *flight, q license.Query, id identity) {
+func (c *Cache) land(f *flight, q license.Query, id digest) {
 	c.mu.Lock()
 	c.circuits.land(c.clock.now().mono, f)
 	if f.err != nil {

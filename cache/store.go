@@ -22,8 +22,8 @@ func (c *Cache) lookup(q *license.Query, now instant) (*entry, age) {
 }
 
 // denial finds a denial that may still be answered, or nil.
-func (c *Cache) denial(id identity, now instant) *denial {
-	d, ok := c.denied.Peek(id.query)
+func (c *Cache) denial(id digest, now instant) *denial {
+	d, ok := c.denied.Peek(id)
 	if !ok || !d.live(now, &c.cfg) {
 		return nil
 	}
@@ -32,13 +32,13 @@ func (c *Cache) denial(id identity, now instant) *denial {
 
 // store remembers an answer. c.mu is held. A check that runs meanwhile finds the
 // old verdict or the new one: the denial goes in before what it revokes goes out.
-func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
+func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
 	now := c.clock.now()
 	if v.Status == license.Denied {
-		last, again := c.denied.Peek(id.query)
+		last, again := c.denied.Peek(id)
 		revoked := c.allowed.Contains(q)
-		c.denied.Add(id.query, &denial{
-			verdict: v, at: now, key: id.key, subject: strings.Clone(q.Subject),
+		c.denied.Add(id, &denial{
+			verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject),
 			revoked: revoked || again && last.revoked,
 		})
 		if c.allowed.Remove(q); revoked {
@@ -49,7 +49,7 @@ func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
 	// These may be parts of a request.
 	q.Subject, q.Feature, q.Machine = strings.Clone(q.Subject), strings.Clone(q.Feature), strings.Clone(q.Machine)
 	c.put(newEntry(&entry{query: q, verdict: v, at: now}, &c.cfg))
-	pardoned := c.denied.Remove(id.query)
+	pardoned := c.denied.Remove(id)
 	if c.keep(cmp.Or(v.Subject, q.Subject), q.Key) || pardoned {
 		c.file.changed(soon)
 	} else {
