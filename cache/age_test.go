@@ -125,6 +125,19 @@ func TestRevocationBeatsGrace(t *testing.T) {
 	})
 }
 
+// A denial that an answer has ended does not come back.
+func TestADenialEndsWhenTheCustomerIsAllowed(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{Grace: time.Hour}, func(w world) {
+		w.server.set(deny(license.Unpaid), nil)
+		w.answer("k", license.Denied)
+		time.Sleep(time.Minute)
+		w.server.set(allow("cus_1"), nil)
+		w.answer("k", license.Allowed)
+		require.Zero(w, w.Cache.denied.Len())
+	})
+}
+
 // A key that is blocked is blocked for every feature, whatever was asked first.
 func TestRevocationIsOfTheKey(t *testing.T) {
 	t.Parallel()

@@ -28,12 +28,12 @@
 // # File
 //
 // With Config.File, verdicts and the keys of customers survive the end of the
-// process: a second after who is a customer has changed, a minute after any other
-// change, and at Close, a snapshot replaces the file; with very many customers it is
-// seldomer, so that a twentieth of the time goes into writing at most. A process that
-// is killed loses what is younger. What was read from it is refreshed at its first use, and has as
-// much of its grace left as if the process had run on. Setting the clock back does
-// not prolong it.
+// process. A snapshot replaces the file a second after it has changed who is a
+// customer, a minute after any other change, and at Close; with very many customers
+// less often, so that writing takes a twentieth of the time at most. A process that
+// is killed loses what is younger. What was read from the file is refreshed at its
+// first use, and has as much of its grace left as if the process had run on. Setting
+// the clock back does not prolong it: by more than a minute, it ends it.
 //
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
 // that is damaged, tampered with or from somewhere else is not believed: the cache

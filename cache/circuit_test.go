@@ -175,6 +175,8 @@ func TestALateFailureIsNoNews(t *testing.T) {
 	c = circuit{}
 	c.fail(0, true, errDown)
 	require.NoError(t, c.refusal(0), "a probe of a circuit that was closed meanwhile")
+	c.fail(0, true, busy(time.Minute))
+	require.Error(t, c.refusal(time.Minute-1))
 }
 
 // Nobody else hears of it while grace lasts.
