@@ -3,8 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,88 +60,6 @@ func TestNewcomersReplaceEachOther(t *testing.T) {
 		require.Equal(t, 2, w.Cache.allowed.Len())
 		require.Equal(t, 2, listed(w.Cache))
 		require.Equal(t, 2, w.Cache.denied.Len())
-	})
-}
-
-// registry allows the keys that begin with "real".
-func registry(calls *int) license.CheckerFunc {
-	return func(_ context.Context, q license.Query) (license.Verdict, error) {
-		*calls++
-		if key := q.Key.Reveal(); strings.HasPrefix(key, "real") {
-			return allow(key), nil
-		}
-		return deny(license.NotFound), nil
-	}
-}
-
-// Twenty checks with random keys for each of a customer's. Without limits on calls,
-// so that the denials really come in.
-func TestAFloodOfRandomKeysEvictsNoCustomer(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		c := New(Config{Checker: registry(&calls), Size: 1000, NegativeMax: 1000, Rate: 1e9})
-		random := rand.New(rand.NewPCG(1, 2))
-		const real = 1000
-		hits := 0
-		for range real {
-			for range 20 {
-				v, err := c.Check(t.Context(), ask(fmt.Sprint("random", random.Uint64())))
-				require.NoError(t, err)
-				require.Equal(t, license.Denied, v.Status)
-			}
-			before := calls
-			v, err := c.Check(t.Context(), ask(fmt.Sprint("real", random.IntN(50))))
-			require.NoError(t, err)
-			require.Equal(t, license.Allowed, v.Status)
-			if calls == before {
-				hits++
-			}
-		}
-		require.GreaterOrEqual(t, hits, real*9/10)
-		require.LessOrEqual(t, c.allowed.Len(), 1000)
-		require.Equal(t, c.allowed.Len(), listed(c))
-		require.LessOrEqual(t, c.denied.Len(), 1000)
-		require.NoError(t, c.Close())
-	})
-}
-
-// The same under the limit, for a while: customers known before stay served and are
-// refreshed, and the license server gets no more than it was promised.
-func TestAFloodLeavesCallsForCustomers(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		c := New(Config{Checker: registry(&calls), Size: 1000, NegativeMax: 1000})
-		const customers = 200
-		for i := range customers {
-			_, err := c.Check(t.Context(), ask(fmt.Sprint("real", i)))
-			require.NoError(t, err)
-			time.Sleep(100 * time.Millisecond)
-		}
-		calls = 0
-		random := rand.New(rand.NewPCG(1, 2))
-		start := time.Now()
-		for time.Since(start) < 20*time.Minute {
-			for range 20 {
-				_, _ = c.Check(t.Context(), ask(fmt.Sprint("random", random.Uint64())))
-			}
-			v, err := c.Check(t.Context(), ask(fmt.Sprint("real", random.IntN(customers))))
-			require.NoError(t, err)
-			require.Equal(t, license.Allowed, v.Status)
-			time.Sleep(250 * time.Millisecond)
-		}
-		synctest.Wait()
-		require.LessOrEqual(t, calls, 20*60*20+20)
-		require.LessOrEqual(t, c.denied.Len(), 1000)
-		now, old := c.now(), 0
-		for _, e := range c.allowed.Values() {
-			if now.since(e.at) > 10*time.Minute {
-				old++
-			}
-		}
-		require.Less(t, old, customers/20, "customers whose refresh the flood held up")
-		require.NoError(t, c.Close())
 	})
 }
 
@@ -289,6 +205,10 @@ func TestNoKeyIsPrinted(t *testing.T) {
 
 // listed counts what lookups see.
 func listed(c *Cache) (n int) {
-	c.hits.Range(func(any, any) bool { n++; return true })
+	for i := range c.known.heads {
+		for e := c.known.heads[i].Load(); e != nil; e = e.next.Load() {
+			n++
+		}
+	}
 	return n
 }
