@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -149,10 +150,9 @@ func (m *Meter) log() *slog.Logger { return m.cfg.Logger }
 
 // declared lists the features declared so far, by name.
 func (m *Meter) declared() []sink.Feature {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make([]sink.Feature, 0, len(m.features))
-	for _, f := range m.features {
+	known := m.declaredFeatures()
+	all := make([]sink.Feature, 0, len(known))
+	for _, f := range known {
 		all = append(all, sink.Feature{Name: f.name, Unit: f.unit, Kind: f.kind})
 	}
 	slices.SortFunc(all, func(a, b sink.Feature) int {
@@ -162,6 +162,12 @@ func (m *Meter) declared() []sink.Feature {
 		return 1
 	})
 	return all
+}
+
+func (m *Meter) declaredFeatures() []*Feature {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.features))
 }
 
 // Prepare asks every sink that can tell whether it can bill the features declared

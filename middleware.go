@@ -74,6 +74,11 @@ func Middleware(f *Feature, opts ...Option) func(http.Handler) http.Handler {
 	if h.identify == nil {
 		panic(fmt.Sprintf("meter: Middleware of feature %q can't tell who calls; set Config.Identify or give it an Identify such as meter.KeyHeader", f.name))
 	}
+	if h.cfg.limiter != nil && !f.meter.cfg.Shadow {
+		cfg := *h.cfg // may be the feature's
+		cfg.tellsRate = true
+		h.cfg = &cfg
+	}
 	if h.refuse = h.cfg.refuse; h.refuse == nil {
 		h.refuse = WriteProblem
 	}
@@ -101,6 +106,7 @@ type metered struct {
 type exchange struct {
 	ctx    callContext
 	writer responseWriter
+	rate   rateText
 }
 
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +114,11 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.who(r)
-	if err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown); err != nil {
+	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
+	if h.cfg.tellsRate && x.ctx.call.account != nil {
+		h.cfg.limiter.fields.write(w.Header(), &x.rate, x.ctx.call.left)
+	}
+	if err != nil {
 		h.refuse(w, r, err)
 		return
 	}
@@ -139,12 +149,12 @@ func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
 	if err == nil {
 		return who, nil
 	}
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
+	if refused, ok := errors.AsType[*RefusedError](err); ok && refused != nil {
 		named := *refused
 		named.Feature = h.feature.name
 		return who, &named
 	}
-	h.feature.warn(r.Context(), "Identify failed", err)
+	h.feature.warn(r.Context(), refused, "Identify failed", err)
 	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
 }
 

@@ -40,6 +40,7 @@ type callConfig struct {
 	held      int64                                           // reserved of the quota
 	rate      *allowance                                      // nil: any rate
 	limiter   *limiter                                        // for rate, from the feature
+	tellsRate bool                                            // Middleware answers with RateLimit fields
 }
 
 type featureOption func(*featureConfig)
