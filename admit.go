@@ -54,7 +54,7 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 		c.subject, refusal = f.check(ctx, &c.caller, &verdict, &read)
 	}
 	if refusal == nil && cfg.limiter != nil {
-		refusal = c.take(cfg, read.now())
+		refusal = c.take(cfg, read.since(m.start))
 	}
 	f.decisions.note(refusal)
 	if m.cfg.OnDecision != nil {
@@ -74,12 +74,21 @@ func (f *Feature) cannotCount() error {
 	return f.meter.ledger.Refusal()
 }
 
-// clock is read once per call, for reading it costs as much as counting.
+// clock is read once per call, for that costs more than counting.
 type clock struct{ at time.Time }
 
-func (c *clock) now() time.Time {
+// wall is the time of day.
+func (c *clock) wall() time.Time {
 	if c.at.IsZero() {
 		c.at = time.Now()
+	}
+	return c.at
+}
+
+// since is for measuring: start, and what has passed since then. It is cheaper.
+func (c *clock) since(start time.Time) time.Time {
+	if c.at.IsZero() {
+		c.at = start.Add(time.Since(start))
 	}
 	return c.at
 }
@@ -100,7 +109,7 @@ func (c *Call) take(cfg *callConfig, now time.Time) *RefusedError {
 }
 
 // check says who is billed for a call by who, or why there is none. Refused, it
-// still names the subject if it is known. read is not used before the Checker has
+// still names the subject if it is known. read is not read before the Checker has
 // answered, which may take its time.
 func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, read *clock) (string, *RefusedError) {
 	m := f.meter
@@ -135,7 +144,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 		}
 	}
 	ends := !v.Until.IsZero()
-	if ends && !read.now().Before(v.Until) {
+	if ends && !read.wall().Before(v.Until) {
 		v.Status, err = license.Unknown, errUntil
 	}
 	switch {
@@ -145,7 +154,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 			refusal.Reason = license.NotEntitled
 		}
 		if ends {
-			refusal.RetryAfter = v.Until.Sub(read.now())
+			refusal.RetryAfter = v.Until.Sub(read.wall())
 		}
 		return subject, refusal
 	case v.Status != license.Allowed && !m.cfg.AllowUnknown:

@@ -29,6 +29,7 @@ type Meter struct {
 	routes    []route
 	home      home
 	telemetry *telemetry
+	start     time.Time
 
 	mu       sync.Mutex
 	features map[string]*Feature
@@ -64,6 +65,7 @@ func Open(cfg Config) (*Meter, error) {
 	}
 	m := &Meter{
 		cfg:      cfg,
+		start:    time.Now(),
 		features: map[string]*Feature{},
 		stopped:  make(chan struct{}),
 	}

@@ -106,17 +106,22 @@ type metered struct {
 type exchange struct {
 	ctx    callContext
 	writer responseWriter
-	rate   rateText
+}
+
+// ratedExchange has room for the RateLimit fields, too.
+type ratedExchange struct {
+	exchange
+	rate rateText
 }
 
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{}
+	x, rate := h.exchange()
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.who(r)
 	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
-	if h.cfg.tellsRate && x.ctx.call.account != nil {
-		h.cfg.limiter.fields.write(w.Header(), &x.rate, x.ctx.call.left)
+	if rate != nil && x.ctx.call.account != nil {
+		h.cfg.limiter.fields.write(w.Header(), rate, x.ctx.call.left)
 	}
 	if err != nil {
 		h.refuse(w, r, err)
@@ -142,6 +147,14 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	h.next.ServeHTTP(x.writer.shaped(), inner)
 	returned = true
+}
+
+func (h *metered) exchange() (*exchange, *rateText) {
+	if h.cfg.tellsRate {
+		x := &ratedExchange{}
+		return &x.exchange, &x.rate
+	}
+	return &exchange{}, nil
 }
 
 func (h *metered) who(r *http.Request) (Caller, *RefusedError) {

@@ -46,7 +46,7 @@ func fieldsOf(feature string, a allowance) rateFields {
 // be used twice.
 type rateText struct {
 	policy, limit [1]string
-	text          [96]byte
+	text          [64]byte // longer ones are allocated
 }
 
 // write tells of left calls. Fields of other policies, such as those of a
