@@ -159,13 +159,21 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 		return subject, refusal
 	case v.Status != license.Allowed && !m.cfg.AllowUnknown:
 		f.warn(ctx, refused, "the Checker gave no verdict", err)
-		return subject, f.refusal(license.Unavailable, subject, err)
+		refusal := f.refusal(license.Unavailable, subject, err)
+		if wait := retrier(nil); errors.As(err, &wait) {
+			refusal.RetryAfter = wait.RetryAfter()
+		}
+		return subject, refusal
 	case subject == "":
 		f.warn(ctx, refused, "the verdict names no Subject to bill", err)
 		return "", f.refusal(license.Unavailable, "", errors.Join(ErrNoCaller, err))
 	}
 	return subject, nil
 }
+
+// retrier is an error that knows when asking again may help, as a cache's while it
+// leaves a broken license server alone.
+type retrier interface{ RetryAfter() time.Duration }
 
 var errUntil = errors.New("meter: the verdict was valid until a time that has passed")
 
@@ -201,8 +209,8 @@ func withoutKey(err error, key license.Key) error {
 	return &keylessError{err, hidden}
 }
 
-// keylessError is an error with another text. It does not unwrap to what has the
-// key: who logs the parts of an error would log it.
+// keylessError is an error with another text. It answers for what has the key, and
+// does not unwrap to it: who logs the parts of an error would log it.
 type keylessError struct {
 	err  error
 	text string
@@ -210,6 +218,7 @@ type keylessError struct {
 
 func (e *keylessError) Error() string        { return e.text }
 func (e *keylessError) Is(target error) bool { return errors.Is(e.err, target) }
+func (e *keylessError) As(target any) bool   { return errors.As(e.err, target) }
 
 // panicked tells of a panic without its text, which may hold a key; the runtime's
 // own texts don't.

@@ -220,13 +220,19 @@ func (m *Meter) Flush(ctx context.Context) error {
 // Health says what is wrong right now, for alerting; not for readiness or liveness
 // probes, for counting goes on.
 //
-// Errors: everything wrong with the directory and the routes, joined; ErrClosed
-// after Shutdown.
+// Errors: everything wrong with the directory and the routes, and what the Checker
+// says if it has a Health() error, joined; ErrClosed after Shutdown.
 func (m *Meter) Health() error {
 	if m.closing.Load() {
 		return ErrClosed
 	}
-	return errors.Join(m.ledger.Health(), m.delivery.Health())
+	var checker error
+	if c, ok := m.cfg.Checker.(interface{ Health() error }); ok {
+		if checker = asked("Health", c.Health); checker != nil {
+			checker = fmt.Errorf("meter: Checker: %w", checker)
+		}
+	}
+	return errors.Join(m.ledger.Health(), m.delivery.Health(), checker)
 }
 
 // Books shows, per feature and route, what was accepted and what became of it.

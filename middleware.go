@@ -46,7 +46,8 @@ func (c *callConfig) counts(r Result) bool {
 // Middleware meters every request as one call of f. It finds the caller with the
 // Identify among opts, the feature's, or Config.Identify, and panics at wiring
 // when there is none, when an option is bad, or when f is no Sum. Refused requests
-// are answered by [WriteProblem] or Refuse and never reach the handler.
+// are answered by [WriteProblem] or Refuse, never reach the handler, and count
+// nothing.
 //
 // The handler reaches its call with [CallFrom] and [SetQuantity]. The response
 // writer is transparent: it has Flush, Hijack, Push, ReadFrom and CloseNotify
@@ -162,14 +163,21 @@ func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
 	if err == nil {
 		return who, nil
 	}
-	if refused, ok := errors.AsType[*RefusedError](err); ok && refused != nil {
-		named := *refused
-		named.Feature = h.feature.name
-		return who, &named
+	if refusal, ok := errors.AsType[*RefusedError](err); ok {
+		if refusal != nil {
+			named := *refusal
+			named.Feature = h.feature.name
+			return who, &named
+		}
+		err = errNilRefusal
 	}
 	h.feature.warn(r.Context(), refused, "Identify failed", err)
 	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
 }
+
+// errNilRefusal is a common slip: a variable of type *RefusedError, returned as an
+// error without having been set.
+var errNilRefusal = errors.New("meter: Identify returned a nil *RefusedError, which is an error; return nil")
 
 func (h *metered) end(x *exchange, r *http.Request, result Result) {
 	result.Status, result.Hijacked = x.writer.status, x.writer.hijacked
