@@ -42,7 +42,7 @@ var layers = map[string]layer{
 
 	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
 	"sink/stripesink/stripetest": {},
-	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "sink"}},
+	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "license/cryptolens", "sink"}},
 	"sink/httpsink":              {ours: []string{"sink"}},
 	"sink/filesink":              {ours: []string{"sink"}, others: []string{xsys}},
 	"sink/memsink":               {ours: []string{"sink"}},
@@ -57,8 +57,10 @@ var layers = map[string]layer{
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
 	"internal/disk":       {others: []string{xsys}},
-	"internal/cryptolens": {ours: []string{"license"}},
+	"internal/cryptolens": {},
 	"internal/stripeapi":  {others: []string{stripe}},
+
+	"license/cryptolens/cryptolenstest": {},
 
 	"sink":    {},
 	"license": {},

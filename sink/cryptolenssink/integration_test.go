@@ -1,0 +1,115 @@
+package cryptolenssink_test
+
+import (
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter"
+	"github.com/inprocess/meter/license/cryptolens/cryptolenstest"
+	"github.com/inprocess/meter/sink"
+	"github.com/inprocess/meter/sink/cryptolenssink"
+	"github.com/stretchr/testify/require"
+)
+
+// whole is a meter that bills through Cryptolens, from the count to the bill.
+func whole(t *testing.T, dir string, s sink.Sink) *meter.Meter {
+	t.Helper()
+	m, err := meter.Open(meter.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Sinks: []meter.Route{{Name: "cryptolens", Sink: s}}})
+	require.NoError(t, err)
+	return m
+}
+
+func line(m *meter.Meter) meter.Line { return m.Books()[0] }
+
+// Usage in doubt goes where the vendor has said, and nowhere else.
+func TestDoubtInTheBooks(t *testing.T) {
+	t.Parallel()
+	for doubt, want := range map[cryptolenssink.Doubt]struct{ delivered, inDoubt, billed int64 }{
+		cryptolenssink.Quarantine: {5, 3, 8}, // billed, and a person will find out
+		cryptolenssink.Resend:     {8, 0, 11},
+		cryptolenssink.Assume:     {8, 0, 8},
+	} {
+		t.Run(doubt.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				v := newVendor()
+				m := whole(t, t.TempDir(), v.sink(func(c *cryptolenssink.Config) { c.Doubt = doubt }))
+				report := m.Feature(feature)
+				v.keyText(subject)
+				v.Script(cryptolenstest.Fault{Answer: cryptolenstest.Drop, Applied: true})
+				require.NoError(t, report.Add(t.Context(), subject, 3))
+				time.Sleep(10 * time.Minute)
+				require.NoError(t, report.Add(t.Context(), subject, 5))
+				time.Sleep(10 * time.Minute)
+				require.Equal(t, want.delivered, line(m).Delivered)
+				require.Equal(t, want.inDoubt, line(m).InDoubt)
+				require.Equal(t, want.billed, v.total(subject))
+				held := 0
+				for range m.Quarantine() {
+					held++
+				}
+				require.Equal(t, map[bool]int{true: 1}[want.inDoubt > 0], held)
+				require.NoError(t, m.Books().Check())
+				require.NoError(t, m.Shutdown(t.Context()))
+			})
+		})
+	}
+}
+
+// An outage of hours, and a subject whose key comes late, lose nothing.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v := newVendor()
+		m := whole(t, t.TempDir(), v.sink())
+		report := m.Feature(feature)
+		v.SetDown(true)
+		for range 100 {
+			require.NoError(t, report.Add(t.Context(), subject, 2))
+			require.NoError(t, report.Add(t.Context(), "other", 1))
+			time.Sleep(3 * time.Minute)
+		}
+		require.EqualValues(t, 300, line(m).Pending)
+		require.NotNil(t, m.Health())
+		v.SetDown(false)
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 300, line(m).Delivered)
+		require.EqualValues(t, 200, v.total(subject))
+		require.EqualValues(t, 100, v.total("other"))
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
+}
+
+// A counter's record in doubt is settled by the next process.
+func TestCountersAcrossRestart(t *testing.T) {
+	t.Parallel()
+	for name, increment := range map[string]cryptolenstest.Fault{"counted": lost, "not counted": dropped} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				v, dir := newVendor(), t.TempDir()
+				m := whole(t, dir, v.counters())
+				v.keyText(subject)
+				v.Script(on("IncrementIntValue", increment)...)
+				v.Script(on("ListDataObjects", fine, dropped)...)
+				require.NoError(t, m.Feature(feature).Add(t.Context(), subject, 3))
+				for line(m).InDoubt == 0 {
+					time.Sleep(10 * time.Millisecond)
+				}
+				v.SetDown(true)
+				_ = m.Shutdown(t.Context())
+				v.SetDown(false)
+
+				m = whole(t, dir, v.counters())
+				require.NoError(t, m.Feature(feature).Add(t.Context(), subject, 4))
+				time.Sleep(15 * time.Minute)
+				require.EqualValues(t, 7, line(m).Delivered)
+				require.EqualValues(t, 7, v.count(subject, object))
+				require.NoError(t, m.Books().Check())
+				require.NoError(t, m.Shutdown(t.Context()))
+			})
+		})
+	}
+}
