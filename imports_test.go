@@ -48,19 +48,19 @@ var layers = map[string]layer{
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
 
-	"cache":              {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
-	"license/cryptolens": {ours: []string{"internal/cryptolens", "license"}},
-	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},
-	"license/offline":    {ours: []string{"license"}},
-	"license/static":     {ours: []string{"license"}},
-
-	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
-	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
-	"internal/disk":       {others: []string{xsys}},
-	"internal/cryptolens": {},
-	"internal/stripeapi":  {others: []string{stripe}},
-
+	"cache":                             {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
+	"license/cryptolens":                {ours: []string{"internal/cryptolens", "internal/cryptolens/signed", "license"}},
 	"license/cryptolens/cryptolenstest": {},
+	"license/stripe":                    {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},
+	"license/offline":                   {ours: []string{"internal/cryptolens/signed", "internal/disk", "license"}},
+	"license/static":                    {ours: []string{"license"}},
+
+	"internal/delivery":          {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
+	"internal/ledger":            {ours: []string{"internal/disk", "sink"}},
+	"internal/disk":              {others: []string{xsys}},
+	"internal/cryptolens":        {},
+	"internal/cryptolens/signed": {ours: []string{"license"}, others: []string{lru}},
+	"internal/stripeapi":         {others: []string{stripe}},
 
 	"sink":    {},
 	"license": {},

@@ -7,9 +7,16 @@
 //	client := cryptolens.NewClient(cryptolens.ClientConfig{Token: token})
 //	err := client.RecordUsage(ctx, 3646, key, 5)
 //
+// [Checker] checks licenses: it asks for them, verifies their signature, and says what
+// they allow. Put it behind a [cache], for it asks the API at every check.
+//
+//	checker := cache.New(cache.Config{Checker: cryptolens.NewChecker(cryptolens.Config{
+//		Token: token, ProductID: 3646, PublicKeys: []string{"<RSAKeyValue>…</RSAKeyValue>"},
+//	})})
+//
 // # What an error says
 //
-// Every error of the API is an [*Error] and one of the named errors, for errors.Is.
+// Every error of a [Client] is an [*Error] and one of the named errors, for errors.Is.
 // Each named error belongs to one of two outcomes:
 //
 //	ErrNotApplied   nothing was changed: correct what it names, or try again
@@ -32,7 +39,10 @@
 // was tried against a live account. Not known are: the HTTP status of refusals; the
 // words with which a bound or an overflow is refused, which are therefore in doubt;
 // whether RecordUsage works with Stripe's billing meters, or only with usage records
-// of older metered prices; and any limit of requests.
+// of older metered prices; any limit of requests; whether a key in lower case finds
+// one in upper case; how a field masked by the token's feature lock looks.
+//
+// [cache]: https://pkg.go.dev/github.com/inprocess/meter/cache
 package cryptolens
 
 import (
@@ -81,12 +91,22 @@ type ClientConfig struct {
 }
 
 func (c ClientConfig) validate() error {
-	var faults []error
-	fault := func(field string, err error) {
+	fault, faults := collect("ClientConfig")
+	c.check(fault)
+	return faults()
+}
+
+// collect gathers faults, each by its field of a struct.
+func collect(name string) (fault func(field string, err error), faults func() error) {
+	var all []error
+	return func(field string, err error) {
 		if err != nil {
-			faults = append(faults, fmt.Errorf("cryptolens: ClientConfig.%s %w", field, err))
+			all = append(all, fmt.Errorf("cryptolens: %s.%s %w", name, field, err))
 		}
-	}
+	}, func() error { return errors.Join(all...) }
+}
+
+func (c ClientConfig) check(fault func(field string, err error)) {
 	fault("Token", wire.CheckToken(c.Token))
 	if c.BaseURL != "" {
 		fault("BaseURL", wire.CheckURL(c.BaseURL, c.AllowHTTP))
@@ -94,7 +114,6 @@ func (c ClientConfig) validate() error {
 	if c.Timeout < 0 {
 		fault("Timeout", fmt.Errorf("is %v: use a time above 0, or 0 for 20 s", c.Timeout))
 	}
-	return errors.Join(faults...)
 }
 
 // Format prints the configuration without the token, whatever the verb.

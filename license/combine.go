@@ -1,0 +1,233 @@
+package license
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"reflect"
+	"runtime"
+	"time"
+)
+
+// AnyOf asks the checkers in order, until one allows:
+//
+//	one allows                    its verdict
+//	none allows, one is unknown   unknown: that one might have allowed
+//	all deny                      denied
+//
+// Of several denials the first is answered that says more than NotFound or NoKey,
+// for most checkers don't know somebody else's customers; it ends with the earliest
+// Until of any, because another answer may then change. Put the checker that answers
+// from memory first.
+//
+// The result also has Validate and Close, which ask every checker that has them;
+// Validate refuses an empty list and nil.
+//
+// Blocking: as the checkers do, one after another.
+// Concurrency: safe.
+func AnyOf(c ...Checker) Checker { return &combination{"AnyOf", clone(c), anyOf} }
+
+// AllOf asks the checkers in order, until one denies:
+//
+//	one denies                      its verdict, even if another is unknown
+//	none denies, one is unknown     unknown
+//	all allow the same Subject      allowed
+//	all allow, for several Subjects unknown: nobody can tell whom to bill
+//
+// A checker that allows the query's own Subject may leave Subject empty. The verdict
+// ends with the earliest Until, and has the Quota that leaves least, the first of
+// equals: quotas with different periods can't be made one.
+//
+// The result also has Validate and Close, as that of [AnyOf].
+//
+// Blocking: as the checkers do, one after another.
+// Concurrency: safe.
+func AllOf(c ...Checker) Checker { return &combination{"AllOf", clone(c), allOf} }
+
+func clone(c []Checker) []Checker { return append([]Checker(nil), c...) }
+
+// combination is several checkers that act as one.
+type combination struct {
+	name     string
+	checkers []Checker
+	fold     func(answers iter.Seq2[Verdict, error], q Query) (Verdict, error)
+}
+
+// Check asks the checkers.
+func (c *combination) Check(ctx context.Context, q Query) (Verdict, error) {
+	if len(c.checkers) == 0 {
+		return Verdict{}, fmt.Errorf("license: %s: no checkers", c.name)
+	}
+	return c.fold(func(yield func(Verdict, error) bool) {
+		for i, checker := range c.checkers {
+			v, err := ask(ctx, checker, q)
+			if err != nil {
+				v, err = Verdict{}, fmt.Errorf("license: %s[%d]: %w", c.name, i, err)
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}, q)
+}
+
+// anyOf ends at the first allowance.
+func anyOf(answers iter.Seq2[Verdict, error], _ Query) (Verdict, error) {
+	var unknown []error
+	var denied Verdict
+	var until time.Time
+	for v, err := range answers {
+		switch {
+		case err != nil:
+			unknown = append(unknown, err)
+		case v.Status == Allowed:
+			return v, nil
+		default:
+			until = earlier(until, v.Until)
+			if denied.Status == Unknown || telling(v.Reason) > telling(denied.Reason) {
+				denied = v
+			}
+		}
+	}
+	if unknown != nil {
+		return Verdict{}, errors.Join(unknown...)
+	}
+	denied.Until = until
+	return denied, nil
+}
+
+// telling is how much a reason says about a customer.
+func telling(r Reason) int {
+	switch r {
+	case NoKey:
+		return 0
+	case NotFound:
+		return 1
+	}
+	return 2
+}
+
+var errSubjects = errors.New("license: AllOf: the checkers name different Subjects to bill")
+
+// allOf ends at the first denial.
+func allOf(answers iter.Seq2[Verdict, error], q Query) (Verdict, error) {
+	var unknown []error
+	all := Verdict{Status: Allowed}
+	several := false
+	for v, err := range answers {
+		if err != nil {
+			unknown = append(unknown, err)
+			continue
+		}
+		if v.Status == Denied {
+			return v, nil
+		}
+		subject := cmp.Or(v.Subject, q.Subject)
+		several = several || all.Subject != "" && all.Subject != subject
+		all.Subject = subject
+		all.Until = earlier(all.Until, v.Until)
+		if v.Quota != nil && (all.Quota == nil || v.Quota.left() < all.Quota.left()) {
+			all.Quota = v.Quota
+		}
+	}
+	if several {
+		unknown = append(unknown, errSubjects)
+	}
+	if unknown != nil {
+		return Verdict{}, errors.Join(unknown...)
+	}
+	return all, nil
+}
+
+func (q *Quota) left() int64 { return q.Limit - q.Used }
+
+// earlier is the earlier of two ends, of which the zero time is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// ask asks one checker. Without an error, the verdict is sound: what its maker
+// promises not to be a verdict must not decide about the others'.
+func ask(ctx context.Context, c Checker, q Query) (v Verdict, err error) {
+	if isNil(c) {
+		return Verdict{}, errNil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = Verdict{}, panicked(p)
+		}
+	}()
+	v, err = c.Check(ctx, q)
+	switch {
+	case err != nil:
+	case v.Status != Allowed && v.Status != Denied:
+		err = errors.New("answered neither allowed nor denied")
+	case v.Status == Allowed && v.Subject == "" && q.Subject == "":
+		err = errors.New("allowed without a Subject to bill")
+	case !v.Until.IsZero() && !time.Now().Before(v.Until):
+		err = errors.New("answered with a verdict that ended before")
+	}
+	return v, err
+}
+
+// panicked tells of a panic without its text, which may hold a key; the runtime's
+// own texts don't.
+func panicked(p any) error {
+	if err, ok := p.(runtime.Error); ok {
+		return fmt.Errorf("panicked: %w", err)
+	}
+	return fmt.Errorf("panicked with a %T", p)
+}
+
+var errNil = errors.New("no checker: it is nil")
+
+// isNil also finds a nil pointer or function inside the interface.
+func isNil(c Checker) bool {
+	if c == nil {
+		return true
+	}
+	switch v := reflect.ValueOf(c); v.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Chan, reflect.Slice:
+		return v.IsNil()
+	}
+	return false
+}
+
+// Validate says what is wrong with the list, and with each checker.
+func (c *combination) Validate() error {
+	var faults []error
+	if len(c.checkers) == 0 {
+		faults = append(faults, fmt.Errorf("license: %s: no checkers: name at least one", c.name))
+	}
+	for i, checker := range c.checkers {
+		var err error
+		if isNil(checker) {
+			err = errNil
+		} else if v, ok := checker.(interface{ Validate() error }); ok {
+			err = v.Validate()
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("license: %s[%d]: %w", c.name, i, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Close closes each checker that is an io.Closer, in order, whatever the others say.
+func (c *combination) Close() error {
+	var faults []error
+	for i, checker := range c.checkers {
+		if closer, ok := checker.(io.Closer); ok && !isNil(checker) {
+			if err := closer.Close(); err != nil {
+				faults = append(faults, fmt.Errorf("license: %s[%d]: %w", c.name, i, err))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}

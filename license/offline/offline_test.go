@@ -1,0 +1,413 @@
+package offline
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+const day = 24 * time.Hour
+
+// bubble runs a test in fake time.
+func bubble(t *testing.T, test func(world)) {
+	t.Helper()
+	vendor() // its mutex must not be waited for within
+	synctest.Test(t, func(t *testing.T) { test(newWorld(t)) })
+}
+
+func TestALicenseOnDisk(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("acme.skm", file(t, nil))
+		w.put("readme.txt", "not a license")
+		c := w.open(func(c *Config) { c.Features = map[string]int{"on": 1, "off": 2} })
+		v := w.allowed(c)
+		require.Equal(t, "70123", v.Subject)
+		require.Equal(t, time.Now().Add(30*day).UTC(), v.Until, "MaxAge comes before Expires")
+		for q, want := range map[license.Query]license.Reason{
+			{}:                                      license.NoKey,
+			{Subject: "70123"}:                      license.NoKey,
+			{Key: license.NewKey("other")}:          license.NotFound,
+			{Key: canary, Feature: "off"}:           license.NotEntitled,
+			{Key: canary, Machine: "m2"}:            license.NotEntitled,
+			{Key: license.NewKey(keyText + "\x00")}: license.NotFound,
+		} {
+			w.denied(c, q, want)
+		}
+		for _, q := range []license.Query{{Key: canary, Feature: "on", Machine: "m1"}, {Key: canary, Feature: "free"}} {
+			v, err := c.Check(t.Context(), q)
+			require.NoError(t, err)
+			require.Equal(t, license.Allowed, v.Status)
+		}
+		require.NoError(t, c.Faults())
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestLicensesEnd(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		end := time.Now().Add(2 * time.Hour)
+		w.put("a.skm", file(t, fields{"Expires": end.Unix()}))
+		c := w.open(nil)
+		require.Equal(t, end.UTC(), w.allowed(c).Until)
+		time.Sleep(2*time.Hour - 1)
+		w.allowed(c)
+		time.Sleep(1)
+		w.denied(c, license.Query{Key: canary}, license.Expired)
+
+		w.put("a.skm", file(t, fields{"Block": true}))
+		time.Sleep(time.Minute)
+		w.denied(c, license.Query{Key: canary}, license.Blocked)
+	})
+}
+
+func TestMaxAge(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		c := w.open(func(c *Config) { c.Reload = NoReload })
+		w.allowed(c)
+		time.Sleep(30*day - 1)
+		w.allowed(c)
+		time.Sleep(1)
+		w.unknown(c, ErrTooOld)
+		require.ErrorIs(t, c.Faults(), ErrTooOld)
+		w.unknown(w.open(nil), ErrTooOld)
+		w.denied(c, license.Query{Key: license.NewKey("other")}, license.NotFound)
+
+		any := w.open(func(c *Config) { c.MaxAge = AnyAge })
+		require.Equal(t, time.Now().AddDate(1, 0, 0).Add(-30*day).UTC(), w.allowed(any).Until)
+
+		w.put("b.skm", file(t, nil)) // a new one, beside the old one
+		w.allowed(w.open(nil))
+	})
+}
+
+func TestFilesAreReadAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		c := w.open(nil)
+		w.denied(c, license.Query{Key: canary}, license.NotFound)
+		w.put("a.skm", file(t, nil))
+		w.denied(c, license.Query{Key: canary}, license.NotFound)
+		time.Sleep(time.Minute)
+		w.allowed(c)
+
+		once := w.open(func(c *Config) { c.Reload = NoReload })
+		w.allowed(once)
+		w.remove("a.skm")
+		w.allowed(c)
+		time.Sleep(time.Minute)
+		w.denied(c, license.Query{Key: canary}, license.NotFound)
+		w.allowed(once)
+	})
+}
+
+// A file that is being written, or that can't be read for a while, ends nothing.
+func TestABrokenFile(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		good := file(t, nil)
+		w.put("a.skm", good[:100])
+		c := w.open(nil)
+		w.unknown(c, ErrMalformed)
+		require.ErrorContains(t, c.Faults(), `offline: "a.skm": no signed Cryptolens license`)
+
+		w.put("a.skm", good)
+		time.Sleep(time.Minute)
+		w.allowed(c)
+		require.NoError(t, c.Faults())
+
+		w.put("a.skm", strings.Replace(good, `"signature":"`, `"signature":"AAAA`, 1))
+		time.Sleep(time.Minute)
+		w.allowed(c)
+		require.ErrorIs(t, c.Faults(), ErrSignature)
+		// Nobody knows whose license the broken file is.
+		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
+		require.ErrorIs(t, err, ErrSignature)
+
+		w.remove("a.skm")
+		time.Sleep(time.Minute)
+		w.denied(c, license.Query{Key: canary}, license.NotFound)
+	})
+}
+
+func TestTheDirectoryGoes(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		c := w.open(nil)
+		w.allowed(c)
+		w.remove("a.skm")
+		require.NoError(t, os.Remove(w.dir))
+		time.Sleep(time.Minute)
+		w.allowed(c) // unknown is not denied
+		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		require.ErrorContains(t, c.Faults(), "listing the license files")
+		require.ErrorContains(t, c.Validate(), "offline: Config.Files: ")
+	})
+}
+
+// Only a license that could be this key's makes the key unknown.
+func TestForeignFiles(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("foreign.skm", file(t, fields{"ProductId": 3647}))
+		c := w.open(nil)
+		w.denied(c, license.Query{Key: canary}, license.NotFound)
+		require.ErrorIs(t, c.Faults(), ErrProduct)
+		w.put("lingsign.skm", `{"licenseKey":{"key":"`+keyText+`","signature":"AQAB"},"result":0}`)
+		time.Sleep(time.Minute)
+		w.unknown(c, ErrLingSign)
+	})
+}
+
+// An older file neither counts beside a newer one nor in its place.
+func TestOlderFiles(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(w world) {
+				older := file(t, nil)
+				time.Sleep(time.Hour)
+				newer := file(t, fields{"F1": false})
+				c := w.open(nil)
+				check := func(want license.Status) {
+					t.Helper()
+					time.Sleep(time.Minute)
+					if restart {
+						require.NoError(t, c.Close())
+						c = w.open(nil)
+					}
+					c.cfg.Features = map[string]int{"f": 1}
+					c.terms = c.cfg.terms()
+					v, err := c.Check(t.Context(), license.Query{Key: canary, Feature: "f"})
+					if want == license.Unknown {
+						require.ErrorIs(t, err, ErrReplayed)
+					} else {
+						require.NoError(t, err)
+					}
+					require.Equal(t, want, v.Status)
+				}
+				w.put("b.skm", older)
+				check(license.Allowed)
+				w.put("a.skm", newer)
+				check(license.Denied)
+				w.put("c.skm", older)
+				check(license.Denied)
+				w.remove("a.skm")
+				if restart {
+					check(license.Unknown)
+				} else {
+					check(license.Denied) // by the newer one, which it remembers
+					require.ErrorIs(t, c.Faults(), ErrReplayed)
+				}
+				w.put("a.skm", file(t, nil))
+				check(license.Allowed)
+			})
+		})
+	}
+}
+
+func TestTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		early := file(t, fields{"Expires": time.Now().Add(10 * day).Unix()})
+		w.put("a.skm", early)
+		c := w.open(nil)
+		w.allowed(c)
+		require.NoError(t, c.Close())
+
+		// The state is from 20 days later than the clock that a bubble can't set back.
+		setState := func(latest time.Time) {
+			require.NoError(t, os.WriteFile(w.state, fmt.Appendf(nil, `{"latest":%d}`, latest.Unix()), 0o600))
+		}
+		setState(time.Now().Add(20 * day))
+		c = w.open(nil)
+		err := w.unknown(c, ErrClock)
+		require.ErrorContains(t, err, "the clock of this machine is wrong: it shows 2000-01-01T00:00:00Z, and it is 2000-01-21T00:00:00Z or later")
+		require.ErrorContains(t, err, "remove "+w.state)
+		require.ErrorIs(t, c.Faults(), ErrClock)
+
+		time.Sleep(20*day - time.Hour) // within the skew: time stands still meanwhile
+		w.denied(c, license.Query{Key: canary}, license.Expired)
+		require.NoError(t, c.Faults())
+	})
+}
+
+// That a file was signed tomorrow proves that it is tomorrow.
+func TestAFileFromTheFuture(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		c := w.open(nil)
+		w.allowed(c)
+		w.put("b.skm", file(t, fields{"Key": "other", "ID": 5, "SignDate": time.Now().Add(day).Unix()}))
+		time.Sleep(time.Minute)
+		w.unknown(c, ErrClock)
+		require.NoError(t, os.Remove(filepath.Join(w.dir, "b.skm")))
+		time.Sleep(time.Minute)
+		w.unknown(c, ErrClock)
+		require.NoError(t, c.Close())
+		w.unknown(w.open(nil), ErrClock)
+		time.Sleep(day - time.Hour)
+		w.allowed(c)
+		w.allowed(w.open(nil))
+	})
+}
+
+func TestState(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		c := w.open(nil)
+		w.allowed(c)
+		read := func() string {
+			data, err := os.ReadFile(w.state)
+			require.NoError(t, err)
+			return string(data)
+		}
+		require.Equal(t, fmt.Sprintf("{\"latest\":%d,\"signed\":{\"4\":%d}}\n", time.Now().Unix(), time.Now().Unix()), read())
+		before := read()
+		time.Sleep(59 * time.Second)
+		w.allowed(c)
+		require.Equal(t, before, read())
+		time.Sleep(time.Second)
+		w.allowed(c)
+		require.NotEqual(t, before, read())
+
+		// Another process that shares it goes on from what this one knew.
+		other := w.open(nil)
+		time.Sleep(time.Hour)
+		w.allowed(c)
+		require.NoError(t, c.Close())
+		latest := read()
+		require.NoError(t, other.Close()) // it has not looked at the time for an hour
+		require.Equal(t, latest, read())
+
+		info, err := os.Stat(w.state)
+		require.NoError(t, err)
+		if runtime.GOOS != "windows" {
+			require.Equal(t, os.FileMode(0o600), info.Mode())
+		}
+		left, err := os.ReadDir(filepath.Dir(w.state))
+		require.NoError(t, err)
+		require.Len(t, left, 1, "no temporary file stays")
+	})
+}
+
+func TestADamagedStateIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		for _, text := range []string{"", "{", "{}", `{"latest":-1}`, `{"latest":"x"}`, "null"} {
+			require.NoError(t, os.WriteFile(w.state, []byte(text), 0o600))
+			c := New(w.open(func(c *Config) { c.State = "" }).cfg)
+			c.clock.path = w.state
+			require.ErrorIs(t, c.Validate(), errDamaged, text)
+			w.unknown(c, errDamaged)
+			require.NoError(t, c.Close())
+			after, err := os.ReadFile(w.state)
+			require.NoError(t, err)
+			require.Equal(t, text, string(after))
+		}
+	})
+}
+
+// What can't be written is no reason to refuse customers, and the operator's to know.
+func TestAStateThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("a.skm", file(t, nil))
+		w.state = filepath.Join(w.dir, "missing", "state.json")
+		c := w.open(nil)
+		w.allowed(c)
+		require.ErrorIs(t, c.Faults(), fs.ErrNotExist)
+		require.ErrorContains(t, c.Close(), "offline: writing the state")
+	})
+}
+
+func TestASubjectOfTheVendors(t *testing.T) {
+	t.Parallel()
+	c := New(Config{
+		Files: fstest.MapFS{"x.license": {Data: []byte(file(t, nil))}}, Pattern: "*.license", MaxAge: AnyAge, ProductID: product,
+		PublicKeys: []string{publicKey()}, Subject: func(l License) string { return l.Notes },
+	})
+	v, err := c.Check(t.Context(), license.Query{Key: canary})
+	require.NoError(t, err)
+	require.Equal(t, "ship 7", v.Subject)
+}
+
+func TestValidateNamesEveryFault(t *testing.T) {
+	t.Parallel()
+	c := New(Config{PublicKeys: []string{"x"}, Features: map[string]int{"a": 9}, TimeLimited: 9, Reload: -2, Pattern: "["})
+	err := c.Validate()
+	for _, want := range []string{
+		"offline: Config.Files is nil", "Config.MaxAge is 0", "Config.ProductID is 0", "Config.PublicKeys[0] is no <RSAKeyValue> XML",
+		`Config.Features["a"] is 9`, "Config.TimeLimited is 9", "Config.Reload is -2ns", `Config.Pattern is "["`,
+	} {
+		require.ErrorContains(t, err, want)
+	}
+	require.ErrorContains(t, New(Config{MaxAge: -2}).Validate(), "Config.MaxAge is -2ns")
+	require.ErrorContains(t, New(Config{}).Validate(), "Config.PublicKeys is empty")
+	_, checked := c.Check(t.Context(), license.Query{Key: canary})
+	require.Equal(t, err, checked)
+	require.Equal(t, err, c.Faults())
+	require.NoError(t, c.Close())
+}
+
+// Cryptolens's license server puts keys into the names of files.
+func TestNothingShowsAKey(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w world) {
+		w.put("3646."+keyText+".1.skm", "broken")
+		w.put("short."+"CANARY"+".skm", file(t, fields{"Key": "CANARY", "SignDate": time.Now().Add(-31 * day).Unix()}))
+		w.put(keyText+".skm", file(t, fields{"ProductId": 1}))
+		require.NoError(t, os.Symlink(keyText, filepath.Join(w.dir, keyText+"-gone.skm")))
+		c := w.open(func(c *Config) { c.Subject = func(l License) string { return l.Key.Reveal() } })
+		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
+		require.ErrorIs(t, err, ErrMalformed)
+		texts := []error{err, c.Faults()}
+		w.put("good.skm", file(t, nil))
+		time.Sleep(time.Minute)
+		_, err = c.Check(t.Context(), license.Query{Key: canary})
+		require.ErrorContains(t, err, "which is a secret")
+		texts = append(texts, err, c.Faults())
+		for _, text := range texts {
+			require.Error(t, text)
+			require.NotContains(t, text.Error(), "CANARY")
+			require.NotContains(t, fmt.Sprintf("%+v", errors.Unwrap(text)), "CANARY")
+		}
+		require.NoError(t, c.Close())
+		state, err := os.ReadFile(w.state)
+		require.NoError(t, err)
+		require.NotContains(t, string(state), "CANARY")
+	})
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"latest":1,"signed":{"4":2}}`))
+	f.Add([]byte(`{"latest":9223372036854775807,"signed":{"-1":-9223372036854775808}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := decodeState(data)
+		if err != nil {
+			require.Zero(t, s)
+			return
+		}
+		require.Positive(t, s.Latest)
+	})
+}
