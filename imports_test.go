@@ -48,7 +48,7 @@ var layers = map[string]layer{
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
 
-	"cache":                             {ours: []string{"license"}, others: []string{lru, otel, metrics, traces, xrate}},
+	"cache":                             {ours: []string{"internal/disk", "license"}, others: []string{lru, otel, metrics, traces, xrate}},
 	"license/cryptolens":                {ours: []string{"internal/cryptolens", "internal/cryptolens/signed", "license"}},
 	"license/cryptolens/cryptolenstest": {},
 	"license/stripe":                    {ours: []string{"internal/stripeapi", "license"}, others: []string{stripe}},

@@ -64,6 +64,7 @@ func TestGrace(t *testing.T) {
 		require.ErrorIs(t, err, errDown)
 		require.EqualError(t, err, "cache: Checker: license server is down")
 		w.server.set(allow("cus_1"), nil) // nothing was stored
+		time.Sleep(longestPause)
 		w.allowed("k")
 	})
 }
@@ -112,13 +113,52 @@ func TestRevocationBeatsGrace(t *testing.T) {
 		w.answer("k", license.Denied)
 		w.asked(2)
 		time.Sleep(1)
-		w.unknown("k") // the old allowance is gone
+		require.Equal(t, license.Blocked, w.answer("k", license.Denied).Reason, "asked in vain, it stands")
+		w.asked(3)
 		w.server.set(allow("cus_1"), nil)
 		w.allowed("k")
 		w.server.set(license.Verdict{}, errDown)
-		w.allowed("k") // and so is the denial
+		w.allowed("k") // the denial is gone
 		w.asked(4)
+		time.Sleep(24 * time.Hour)
+		w.unknown("k")
 	})
+}
+
+func TestADenialStandsWhileTheServerIsDown(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		verdict license.Verdict
+		grace   time.Duration
+		stands  time.Duration
+	}{
+		"blocked":             {deny(license.Blocked), 0, 24 * time.Hour},
+		"without grace":       {deny(license.Blocked), NoGrace, 30 * time.Second},
+		"of the moment":       {deny(license.TooFast), 0, 30 * time.Second},
+		"of the month":        {deny(license.OverQuota), 0, 30 * time.Second},
+		"of the server":       {deny(license.Unavailable), 0, 30 * time.Second},
+		"until a stated time": {license.Verdict{Status: license.Denied, Until: time.Date(2000, 1, 1, 1, 0, 0, 0, time.UTC)}, 0, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, Config{Grace: test.grace}, func(w world) {
+				w.server.set(test.verdict, nil)
+				w.answer("k", license.Denied)
+				w.server.set(license.Verdict{}, errDown)
+				time.Sleep(test.stands - 1)
+				w.answer("k", license.Denied)
+				gone, leave := context.WithCancel(w.Context())
+				leave()
+				v, err := w.Check(gone, ask("k"))
+				require.NoError(w, err, "no way around it")
+				require.Equal(w, license.Denied, v.Status)
+				w.Cache.Invalidate(license.NewKey("other"))
+				w.answer("k", license.Denied)
+				time.Sleep(1)
+				w.unknown("k")
+			})
+		})
+	}
 }
 
 func TestADeniedCallerWhoPaysIsAllowed(t *testing.T) {

@@ -3,7 +3,9 @@ package cache
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/inprocess/meter/license"
@@ -20,50 +22,99 @@ func benchQueries() []license.Query {
 	return queries
 }
 
-// BenchmarkCheck compares a hit with a bare golang-lru Get of the same query.
-func BenchmarkCheck(b *testing.B) {
+// BenchmarkHit compares a hit with a bare golang-lru Get of the same query, and of the
+// key's text alone: in turns, so that both see the same machine. It reports medians.
+//
+//	go test ./cache -run - -bench Hit -benchtime 101x
+func BenchmarkHit(b *testing.B) {
 	queries := benchQueries()
-	c := New(Config{Checker: answers(allow("cus_1"), nil), Rate: 1e9})
-	bare, err := lru.New[license.Query, *license.Verdict](benchKeys)
+	texts := make([]string, benchKeys)
+	ctx := b.Context()
+	plain := New(Config{Checker: answers(allow("cus_1"), nil), Rate: 1e9})
+	counted := New(Config{Checker: answers(allow("cus_1"), nil), Rate: 1e9, MeterProvider: &reader{}})
+	byQuery, err := lru.New[license.Query, *license.Verdict](benchKeys)
 	require.NoError(b, err)
-	for _, q := range queries {
-		_, err := c.Check(b.Context(), q)
-		require.NoError(b, err)
-		bare.Add(q, &license.Verdict{})
+	byText, err := lru.New[string, *license.Verdict](benchKeys)
+	require.NoError(b, err)
+	for i, q := range queries {
+		for _, c := range []*Cache{plain, counted} {
+			_, err := c.Check(ctx, q)
+			require.NoError(b, err)
+		}
+		texts[i] = q.Key.Reveal()
+		byQuery.Add(q, &license.Verdict{})
+		byText.Add(texts[i], &license.Verdict{})
+	}
+	contenders := []struct {
+		name string
+		get  func(i int)
+	}{
+		{"lru", func(i int) { byQuery.Get(queries[i%benchKeys]) }},
+		{"lru-by-text", func(i int) { byText.Get(texts[i%benchKeys]) }},
+		{"cache", func(i int) { _, _ = plain.Check(ctx, queries[i%benchKeys]) }},
+		{"with-metrics", func(i int) { _, _ = counted.Check(ctx, queries[i%benchKeys]) }},
 	}
 	for _, goroutines := range []int{1, 64} {
-		run := func(name string, hit func(q license.Query)) {
-			b.Run(fmt.Sprintf("%s/goroutines=%d", name, goroutines), func(b *testing.B) {
-				b.ReportAllocs()
-				if goroutines == 1 {
-					for i := range b.N {
-						hit(queries[i%benchKeys])
-					}
-					return
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			times := make([][]float64, len(contenders))
+			for range b.N {
+				for i, c := range contenders {
+					times[i] = append(times[i], nanoseconds(goroutines, 200_000*min(goroutines, 10), c.get))
 				}
-				b.SetParallelism(max(goroutines/runtime.GOMAXPROCS(0), 1))
-				b.RunParallel(func(pb *testing.PB) {
-					for i := 0; pb.Next(); i++ {
-						hit(queries[i%benchKeys])
-					}
-				})
-			})
-		}
-		ctx := b.Context()
-		run("cache", func(q license.Query) { _, _ = c.Check(ctx, q) })
-		run("lru", func(q license.Query) { bare.Get(q) })
+			}
+			base := median(times[0])
+			for i, c := range contenders {
+				b.ReportMetric(median(times[i]), c.name+"-ns")
+				if i >= 2 {
+					b.ReportMetric(median(times[i])/base, c.name+"/lru")
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+		})
 	}
-	require.NoError(b, c.Close())
+	require.NoError(b, plain.Close())
+	require.NoError(b, counted.Close())
+}
+
+// nanoseconds is the time that one of n gets took, by that many goroutines.
+func nanoseconds(goroutines, n int, get func(int)) float64 {
+	runtime.GC() // not in the middle
+	done := make(chan struct{})
+	began := time.Now()
+	for g := range goroutines {
+		go func() {
+			for i := g; i < n; i += goroutines {
+				get(i)
+			}
+			done <- struct{}{}
+		}()
+	}
+	for range goroutines {
+		<-done
+	}
+	return float64(time.Since(began).Nanoseconds()) / float64(n)
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
 }
 
 func TestHitsDoNotAllocate(t *testing.T) {
-	c := New(Config{Checker: answers(allow("cus_1"), nil)})
-	q := ask("k")
-	hit := func() {
-		_, err := c.Check(t.Context(), q)
-		require.NoError(t, err)
+	for name, cfg := range map[string]Config{
+		"plain":        {},
+		"with metrics": {MeterProvider: &reader{}},
+		"by the clock": {Fresh: time.Millisecond},
+	} {
+		cfg.Checker = answers(allow("cus_1"), nil)
+		c := New(cfg)
+		q := ask("k")
+		hit := func() {
+			_, err := c.Check(t.Context(), q)
+			require.NoError(t, err)
+		}
+		hit()
+		require.Zero(t, testing.AllocsPerRun(1000, hit), name)
+		require.NoError(t, c.Close())
 	}
-	hit()
-	require.Zero(t, testing.AllocsPerRun(1000, hit))
-	require.NoError(t, c.Close())
 }

@@ -3,10 +3,12 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"time"
 
 	"github.com/inprocess/meter/license"
+	"go.opentelemetry.io/otel/metric"
 )
 
 // NoGrace, as Config.Grace: a verdict older than Fresh is not answered before the
@@ -22,11 +24,19 @@ type Config struct {
 	// Close closes it if it is an io.Closer.
 	Checker license.Checker
 
+	// File keeps verdicts and customers' keys over a restart, encrypted. Beside it stand
+	// File + ".key" without a Secret, ".lock", while it is written ".tmp", and maybe
+	// ".unreadable". Its directory is made if it is missing. "": they end with the process.
+	File string
 	// Fresh is how long a customer is allowed without a refresh. 0: 5 min.
 	Fresh time.Duration
 	// Grace is how long a customer is allowed after the last good answer while the
 	// Checker can't be reached; at least Fresh. 0: 24 h. NoGrace: no longer than Fresh.
 	Grace time.Duration
+	// Logger gets what no caller can be told. nil: slog.Default().
+	Logger *slog.Logger
+	// MeterProvider gets the statistics as metrics. nil: none.
+	MeterProvider metric.MeterProvider
 	// Negative is how long a denial is answered without asking again. 0: 30 s.
 	Negative time.Duration
 	// NegativeMax is how many denials are kept; the oldest go first. 0: 10,000.
@@ -36,6 +46,9 @@ type Config struct {
 	// that random keys can't keep customers from being refreshed. Verdicts too many to be
 	// refreshed at this rate every Fresh are answered from memory for longer. 0: 20.
 	Rate float64
+	// Secret encrypts File: at least 16 random bytes, the same at every start. With
+	// another one the file is not readable. nil: one is made, and kept in File + ".key".
+	Secret []byte
 	// Size is how many verdicts are kept, one per key, subject, feature and machine;
 	// those not used for longest go first. 0: 100,000.
 	Size int
@@ -48,8 +61,14 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.NegativeMax, 10_000)
 	orDefault(&c.Rate, 20)
 	orDefault(&c.Size, 100_000)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	return c
 }
+
+// minSecret is what nobody guesses.
+const minSecret = 16
 
 func orDefault[T comparable](field *T, value T) {
 	var zero T
@@ -90,6 +109,12 @@ func (c *Config) validate() error {
 	if !(c.Rate > 0) { // NaN, too
 		fault("Rate: %v: must be positive, in calls a second", c.Rate)
 	}
+	switch {
+	case c.Secret != nil && c.File == "":
+		fault("Secret: without File there is nothing to encrypt")
+	case c.Secret != nil && len(c.Secret) < minSecret:
+		fault("Secret: has %d bytes: must have at least %d", len(c.Secret), minSecret)
+	}
 	if c.Size < 0 {
 		fault("Size: %d: must not be negative", c.Size)
 	}
@@ -108,3 +133,12 @@ func isNil(c license.Checker) bool {
 	}
 	return false
 }
+
+// Format prints the configuration without the Secret, whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "{Checker:%T File:%s Fresh:%v Grace:%v Negative:%v NegativeMax:%d Rate:%v Size:%d}",
+		c.Checker, c.File, c.Fresh, c.Grace, c.Negative, c.NegativeMax, c.Rate, c.Size)
+}
+
+// LogValue is what [Config.Format] prints.
+func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }

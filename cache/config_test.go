@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"log/slog"
 	"math"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestDefaults(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, Config{
 		Fresh: 5 * time.Minute, Grace: 24 * time.Hour, Negative: 30 * time.Second,
-		NegativeMax: 10_000, Rate: 20, Size: 100_000,
+		NegativeMax: 10_000, Rate: 20, Size: 100_000, Logger: slog.Default(),
 	}, Config{}.withDefaults())
 }
 

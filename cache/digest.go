@@ -8,23 +8,22 @@ import (
 	"github.com/inprocess/meter/license"
 )
 
-// digest is an HMAC under a secret of this process: it stands for a text that is
+// digests makes digests. A pointer to it prints as such.
+type digests struct{ secret [sha256.Size]byte }
+
+// digest is an HMAC under a secret of this cache: it stands for a text that is
 // not to be kept, and nobody outside can choose two texts that share one.
 type digest [sha256.Size]byte
 
-// identity stands for a query, and for its key alone.
-type identity struct{ query, key digest }
-
-func (c *Cache) identify(q license.Query) identity {
-	key := c.digestKey(q.Key)
-	return identity{c.digest(string(key[:]), q.Subject, q.Feature, q.Machine), key}
+func (c *Cache) identify(q license.Query) digest {
+	return c.digest(q.Key.Reveal(), q.Subject, q.Feature, q.Machine)
 }
 
 func (c *Cache) digestKey(k license.Key) digest { return c.digest(k.Reveal()) }
 
 // digest writes lengths, too: ("a", "bc") is not ("ab", "c").
 func (c *Cache) digest(parts ...string) (sum digest) {
-	mac := hmac.New(sha256.New, c.secret[:])
+	mac := hmac.New(sha256.New, c.digests.secret[:])
 	var text []byte
 	for _, part := range parts {
 		text = binary.BigEndian.AppendUint64(text, uint64(len(part)))

@@ -15,13 +15,28 @@ const callTimeout = 10 * time.Second
 
 // flight is a call to the Checker that is under way.
 type flight struct {
+	customer bool
+	probe    bool // of its circuit
+
 	done    chan struct{} // closed when the fields below are final
 	verdict license.Verdict
 	err     error
+	failed  error // the Checker's own: it has not answered
 }
 
-// ask waits for the Checker's answer.
-func (c *Cache) ask(ctx context.Context, q license.Query, id identity) (license.Verdict, error) {
+// ask waits for the Checker's answer. If there is none, a denial stands.
+func (c *Cache) ask(ctx context.Context, q license.Query, id digest) (license.Verdict, error) {
+	v, err := c.wait(ctx, q, id)
+	if err != nil {
+		if d, ok := c.denied.Peek(id); ok && d.stands(c.clock.now(), &c.cfg) {
+			c.stats.denials.Add(1)
+			return d.verdict, nil
+		}
+	}
+	return v, err
+}
+
+func (c *Cache) wait(ctx context.Context, q license.Query, id digest) (license.Verdict, error) {
 	if err := ctx.Err(); err != nil {
 		return license.Verdict{}, fmt.Errorf("cache: Checker not asked: %w", err)
 	}
@@ -38,17 +53,18 @@ func (c *Cache) ask(ctx context.Context, q license.Query, id identity) (license.
 }
 
 // board finds or starts the flight for q, unless one has landed just now.
-func (c *Cache) board(ctx context.Context, q license.Query, id identity) (*flight, license.Verdict, error) {
+func (c *Cache) board(ctx context.Context, q license.Query, id digest) (*flight, license.Verdict, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.now()
-	e, age := c.lookup(q, now)
+	now := c.clock.now()
+	e, age := c.lookup(&q, now)
 	if age != spent {
 		return nil, e.verdict, nil
 	}
 	if d := c.denial(id, now); d != nil {
 		return nil, d.verdict, nil
 	}
+	c.stats.misses.Add(1)
 	f, err := c.depart(ctx, q, id, e != nil)
 	return f, license.Verdict{}, err
 }
@@ -59,33 +75,47 @@ func (c *Cache) refresh(ctx context.Context, q license.Query) {
 	id := c.identify(q)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = c.depart(ctx, q, id, true)
+	if _, err := c.depart(ctx, q, id, true); err == nil {
+		c.stats.refreshes.Add(1)
+	}
 }
 
 // depart finds the flight for q, or starts one. c.mu is held.
-func (c *Cache) depart(ctx context.Context, q license.Query, id identity, customer bool) (*flight, error) {
+func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer bool) (*flight, error) {
 	if f := c.flights[q]; f != nil {
 		return f, nil
 	}
 	if c.closed {
 		return nil, errClosed
 	}
-	if !c.budget.take(time.Now(), customer) {
-		return nil, fmt.Errorf("cache: Checker not asked: the %v calls a second of Config.Rate are used up", c.cfg.Rate)
+	circuit := c.circuits.of(customer)
+	if err := circuit.refusal(c.clock.now().mono); err != nil {
+		return nil, err
 	}
-	f := &flight{done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine")}
+	if !c.budget.take(time.Now(), customer) {
+		return nil, c.overRate
+	}
+	f := &flight{
+		customer: customer, probe: circuit.depart(),
+		done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine"),
+	}
 	c.flights[q] = f
+	c.stats.calls.Add(1)
 	ctx = context.WithoutCancel(ctx)
 	c.calls.Go(func() {
 		defer c.land(f, q, id) // whatever the Checker does
-		f.verdict, f.err = c.call(ctx, q)
+		f.verdict, f.failed, f.err = c.call(ctx, q)
 	})
 	return f, nil
 }
 
 // land stores the answer and hands it to those who wait.
-func (c *Cache) land(f *flight, q license.Query, id identity) {
+func (c *Cache) land(f *flight, q license.Query, id digest) {
 	c.mu.Lock()
+	c.circuits.land(c.clock.now().mono, f)
+	if f.err != nil {
+		c.stats.errors.Add(1)
+	}
 	if c.flights[q] == f {
 		delete(c.flights, q)
 		if f.err == nil {
@@ -96,24 +126,26 @@ func (c *Cache) land(f *flight, q license.Query, id identity) {
 	close(f.done)
 }
 
-// call asks the Checker once. Without an error, the verdict is sound.
-func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, err error) {
+// call asks the Checker once. Without an error, the verdict is sound. failed is the
+// Checker's own error; a panic or nonsense is no sign that the server is down.
+func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, failed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = license.Verdict{}, panicked(p)
+			v, failed, err = license.Verdict{}, nil, panicked(p)
 		}
 	}()
-	v, err = c.cfg.Checker.Check(ctx, q)
-	if err == nil {
+	v, failed = c.cfg.Checker.Check(ctx, q)
+	if err = failed; err == nil {
 		err = unsound(v, q)
 	}
 	if err != nil {
-		return license.Verdict{}, fmt.Errorf("cache: Checker: %w", err)
+		_, _ = err.Error(), retryAfter(err) // an error that panics shall do it here
+		return license.Verdict{}, failed, fmt.Errorf("cache: Checker: %w", err)
 	}
-	return v, nil
+	return v, nil, nil
 }
 
 // unsound says why v is no answer to q. Nonsense must not replace a good verdict.

@@ -191,7 +191,7 @@ func TestCloseClosesTheCheckerOnce(t *testing.T) {
 	s := &closer{}
 	c := New(Config{Checker: s})
 	for range 2 {
-		require.Equal(t, errDown, c.Close())
+		require.ErrorIs(t, c.Close(), errDown)
 	}
 	require.Equal(t, 1, s.closed)
 	require.NoError(t, New(Config{Checker: (*closer)(nil)}).Close())

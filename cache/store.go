@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/inprocess/meter/license"
@@ -12,18 +13,17 @@ const spared = 1000
 // lookup finds the customer's verdict without a lock: the LRU's Get takes one
 // exclusively, and hits would queue. The mark in the entry tells makeRoom what Get
 // would have told the LRU.
-func (c *Cache) lookup(q license.Query, now instant) (*entry, age) {
-	found, ok := c.hits.Load(q)
-	if !ok {
+func (c *Cache) lookup(q *license.Query, now instant) (*entry, age) {
+	e := c.known.find(q)
+	if e == nil {
 		return nil, spent
 	}
-	e := found.(*entry)
 	return e, e.age(now, &c.cfg)
 }
 
 // denial finds a denial that may still be answered, or nil.
-func (c *Cache) denial(id identity, now instant) *denial {
-	d, ok := c.denied.Peek(id.query)
+func (c *Cache) denial(id digest, now instant) *denial {
+	d, ok := c.denied.Peek(id)
 	if !ok || !d.live(now, &c.cfg) {
 		return nil
 	}
@@ -32,21 +32,38 @@ func (c *Cache) denial(id identity, now instant) *denial {
 
 // store remembers an answer. c.mu is held. A check that runs meanwhile finds the
 // old verdict or the new one: the denial goes in before what it revokes goes out.
-func (c *Cache) store(q license.Query, id identity, v license.Verdict) {
-	now := c.now()
+func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
+	now := c.clock.now()
 	if v.Status == license.Denied {
-		c.denied.Add(id.query, &denial{verdict: v, at: now, key: id.key, subject: strings.Clone(q.Subject)})
-		c.allowed.Remove(q)
+		last, again := c.denied.Peek(id)
+		revoked := c.allowed.Contains(q)
+		c.denied.Add(id, &denial{
+			verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject),
+			revoked: revoked || again && last.revoked,
+		})
+		if c.allowed.Remove(q); revoked {
+			c.file.changed(soon)
+		}
 		return
-	}
-	if !c.allowed.Contains(q) {
-		c.makeRoom()
 	}
 	// These may be parts of a request.
 	q.Subject, q.Feature, q.Machine = strings.Clone(q.Subject), strings.Clone(q.Feature), strings.Clone(q.Machine)
-	e := &entry{verdict: v, at: now}
-	c.allowed.Add(q, e)
-	c.hits.Store(q, e)
+	c.put(newEntry(&entry{query: q, verdict: v, at: now}, &c.cfg))
+	pardoned := c.denied.Remove(id)
+	if c.keep(cmp.Or(v.Subject, q.Subject), q.Key) || pardoned {
+		c.file.changed(soon)
+	} else {
+		c.file.changed(later)
+	}
+}
+
+// put adds e to the table, too, which the LRU tells what it evicts. c.mu is held.
+func (c *Cache) put(e *entry) {
+	if !c.allowed.Contains(e.query) {
+		c.makeRoom()
+	}
+	c.allowed.Add(e.query, e)
+	c.known.put(e)
 }
 
 // makeRoom gives entries used since the last time a second chance, so that the
@@ -65,8 +82,8 @@ func (c *Cache) makeRoom() {
 }
 
 // Invalidate forgets what is known about queries with this key: the next check
-// asks the Checker. Answers under way are given to those who wait, and not kept.
-// The zero Key: nothing.
+// asks the Checker, and if there is no answer, it is unknown. Answers under way are
+// given to those who wait, and not kept. The zero Key: nothing.
 func (c *Cache) Invalidate(k license.Key) {
 	if k.IsZero() {
 		return
@@ -106,6 +123,7 @@ func (c *Cache) InvalidateAll() {
 func (c *Cache) forget(flying func(license.Query) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.file.changed(soon)
 	for q := range c.flights {
 		if flying(q) {
 			delete(c.flights, q)

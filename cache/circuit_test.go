@@ -1,0 +1,176 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+// busy is the error of a server that says when to come back.
+type busy time.Duration
+
+func (e busy) Error() string             { return "busy" }
+func (e busy) RetryAfter() time.Duration { return time.Duration(e) }
+
+// down lets the first calls time out, so that who waits for them loses time.
+func (w world) down() {
+	before := w.server.asked()
+	w.server.set(license.Verdict{}, errDown)
+	w.server.slow(2 * time.Second)
+	for i := range failuresToOpen {
+		w.unknown(fmt.Sprint("first", i))
+	}
+	w.asked(before + failuresToOpen)
+}
+
+func TestWhileTheServerIsDownNobodyWaits(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(w world) {
+		w.down()
+		began := time.Now()
+		for i := range 100 {
+			err := w.unknown(fmt.Sprint("cold", i))
+			require.ErrorIs(w, err, errDown)
+			require.EqualError(w, err, "cache: Checker not asked for another 1s, for its last calls have failed: license server is down")
+			told, ok := errors.AsType[interface {
+				error
+				RetryAfter() time.Duration
+			}](err)
+			require.True(w, ok)
+			require.Equal(w, time.Second, told.RetryAfter())
+		}
+		require.Zero(w, time.Since(began))
+		w.asked(failuresToOpen)
+		require.EqualError(w, w.Health(), "cache: the Checker does not answer: license server is down")
+	})
+}
+
+func TestOneProbeAtATimeAndPausesThatGrow(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(w world) {
+		w.down()
+		for i, pause := range []time.Duration{1, 2, 4, 8, 10, 10} {
+			time.Sleep(pause*time.Second - 1)
+			w.unknown("cold")
+			w.asked(failuresToOpen + i)
+			time.Sleep(1)
+			probe := make(chan error)
+			go func() {
+				_, err := w.Check(context.Background(), ask("probe"))
+				probe <- err
+			}()
+			w.settle()
+			began := time.Now()
+			require.ErrorContains(w, w.unknown("cold"), "for another 0s")
+			require.Zero(w, time.Since(began))
+			w.asked(failuresToOpen + i + 1)
+			require.EqualError(w, <-probe, "cache: Checker: license server is down")
+		}
+	})
+}
+
+func TestTheFirstAnswerClosesTheCircuit(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]license.Verdict{"allowed": allow("cus_1"), "denied": deny(license.NotFound), "nonsense": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, Config{Rate: 1e6}, func(w world) {
+				w.down()
+				w.server.slow(0)
+				w.server.set(answer, nil)
+				time.Sleep(firstPause)
+				_, _ = w.Check(w.Context(), ask("probe"))
+				require.NoError(w, w.Health())
+				w.server.set(allow("cus_2"), nil)
+				for i := range 10 {
+					w.answer(fmt.Sprint("cold", i), license.Allowed)
+				}
+				w.server.set(license.Verdict{}, errDown)
+				for i := range failuresToOpen { // counted from the start again
+					require.EqualError(w, w.unknown(fmt.Sprint("bad", i)), "cache: Checker: license server is down")
+				}
+			})
+		})
+	}
+}
+
+func TestTheServerAsksForAPause(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ asks, gets time.Duration }{
+		"short":    {100 * time.Millisecond, time.Second},
+		"long":     {time.Minute, time.Minute},
+		"too long": {time.Hour, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, Config{}, func(w world) {
+				w.server.set(license.Verdict{}, fmt.Errorf("said: %w", busy(test.asks)))
+				w.unknown("a")
+				w.unknown("a")
+				w.asked(1)
+				w.server.set(allow("cus_1"), nil)
+				time.Sleep(test.gets - 1)
+				w.unknown("a")
+				time.Sleep(1)
+				w.answer("a", license.Allowed)
+				w.asked(2)
+			})
+		})
+	}
+}
+
+// A Checker may fail at keys that somebody makes up.
+func TestStrangersDoNotPauseCustomers(t *testing.T) {
+	t.Parallel()
+	down := false
+	bubble(t, Config{Checker: license.CheckerFunc(func(_ context.Context, q license.Query) (license.Verdict, error) {
+		if down || q.Key != license.NewKey("k") {
+			return license.Verdict{}, errDown
+		}
+		return allow("cus_1"), nil
+	})}, func(w world) {
+		w.allowed("k")
+		time.Sleep(6 * time.Minute)
+		for i := range 10 {
+			w.unknown(fmt.Sprint("bad", i))
+		}
+		require.Error(w, w.Health())
+		w.allowed("k")
+		w.settle()
+		require.NoError(w, w.Health(), "the customer's refresh has found the server")
+		down = true
+		for range failuresToOpen {
+			time.Sleep(6 * time.Minute)
+			w.allowed("k")
+			w.settle()
+		}
+		require.ErrorContains(w, w.unknown("stranger"), "not asked", "strangers learn from customers")
+	})
+}
+
+func TestALateFailureIsNoNews(t *testing.T) {
+	t.Parallel()
+	var c circuit
+	for i := range failuresToOpen {
+		require.NoError(t, c.refusal(0), i)
+		c.fail(0, c.depart(), errDown)
+	}
+	require.Error(t, c.refusal(firstPause-1))
+	require.NoError(t, c.refusal(firstPause))
+	c.fail(firstPause/2, false, errDown)
+	require.NoError(t, c.refusal(firstPause))
+	require.True(t, c.depart())
+	c.fail(firstPause, false, errDown)
+	require.Error(t, c.refusal(time.Hour), "the probe is still under way")
+	c.fail(firstPause, true, errDown)
+	require.Error(t, c.refusal(3*firstPause-1))
+	require.NoError(t, c.refusal(3*firstPause))
+	c = circuit{}
+	c.fail(0, true, errDown)
+	require.NoError(t, c.refusal(0), "a probe of a circuit that was closed meanwhile")
+}

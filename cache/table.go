@@ -1,0 +1,81 @@
+package cache
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/inprocess/meter/license"
+)
+
+// maxHeads bounds the lists of a table, 8 bytes each, for Sizes out of the ordinary.
+const maxHeads = 1 << 20
+
+// table finds entries without a lock. A sync.Map would hash every query twice as
+// slowly, through an interface.
+//
+// Whoever changes it holds Cache.mu. An entry that was removed still leads to those
+// behind it, so that a look that stands on it goes on.
+type table struct {
+	seed  maphash.Seed // so that nobody outside can choose queries that share a list
+	heads []atomic.Pointer[entry]
+}
+
+func newTable(size int) table {
+	heads := min(1<<bits.Len(uint(min(size, maxHeads)-1)), maxHeads)
+	return table{maphash.MakeSeed(), make([]atomic.Pointer[entry], heads)}
+}
+
+// hash takes the fields one by one: maphash.Comparable of the whole query would walk
+// it by reflection, which costs four times as much.
+func (t *table) hash(q *license.Query) uint64 {
+	h := maphash.Comparable(t.seed, q.Key)
+	h = t.mix(h, q.Subject)
+	h = t.mix(h, q.Feature)
+	return t.mix(h, q.Machine)
+}
+
+// mix makes a difference by the place of part, too.
+func (t *table) mix(h uint64, part string) uint64 {
+	h = bits.RotateLeft64(h, 21)
+	if part != "" {
+		h ^= maphash.String(t.seed, part)
+	}
+	return h
+}
+
+func (t *table) find(q *license.Query) *entry {
+	h := t.hash(q)
+	e := t.heads[h&uint64(len(t.heads)-1)].Load()
+	for e != nil && !(e.hash == h && e.query == *q) {
+		e = e.next.Load()
+	}
+	return e
+}
+
+// put adds e, in place of the entry of the same query if there is one. A look that
+// runs meanwhile finds one of the two.
+func (t *table) put(e *entry) {
+	e.hash = t.hash(&e.query)
+	head := &t.heads[e.hash&uint64(len(t.heads)-1)]
+	first := head.Load()
+	e.next.Store(first)
+	head.Store(e)
+	unlink(&e.next, e.hash, &e.query)
+}
+
+func (t *table) remove(q *license.Query) {
+	h := t.hash(q)
+	unlink(&t.heads[h&uint64(len(t.heads)-1)], h, q)
+}
+
+// unlink takes the entry of q out of the list that begins at link.
+func unlink(link *atomic.Pointer[entry], hash uint64, q *license.Query) {
+	for e := link.Load(); e != nil; e = link.Load() {
+		if e.hash == hash && e.query == *q {
+			link.Store(e.next.Load())
+			return
+		}
+		link = &e.next
+	}
+}
