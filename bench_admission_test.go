@@ -57,7 +57,7 @@ func newAdmissions(b *testing.B) *admissions {
 
 // BenchmarkAdmission compares with the plain composition of golang-lru, x/time/rate
 // and an atomic: first the decision and the count alone, then whole middlewares,
-// less the handler inside. The ways take turns. One goroutine is judged by its best
+// less the handler inside; the bare one is Middleware without check and rate. The ways take turns. One goroutine is judged by its best
 // turn, so that a busy machine hardly changes the ratio; several by their median, for
 // they get in each other's way, and that is part of the price.
 func BenchmarkAdmission(b *testing.B) {
@@ -68,6 +68,7 @@ func BenchmarkAdmission(b *testing.B) {
 		_, err := a.cached.Check(ctx, license.Query{Key: key, Feature: "f"})
 		require.NoError(b, err)
 	}
+	bare := Middleware(open(b).Feature("bare"), Identify(func(*http.Request) (Caller, error) { return Caller{Subject: "s"}, nil }))
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	serve := func(h http.Handler) func() func(i int) {
 		return func() func(int) {
@@ -100,6 +101,7 @@ func BenchmarkAdmission(b *testing.B) {
 			return func(i int) { _, _ = a.cached.Check(ctx, license.Query{Key: a.keys[i], Feature: "f"}) }
 		},
 		"handler":          serve(handler),
+		"bare middleware":  serve(bare(handler)),
 		"meter middleware": serve(Middleware(f)(handler)),
 		"plain middleware": serve(a.plainly(handler)),
 	}
@@ -107,6 +109,7 @@ func BenchmarkAdmission(b *testing.B) {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
 			took := inTurns(b, ways, goroutines)
 			own, plain := took["meter middleware"]-took["handler"], took["plain middleware"]-took["handler"]
+			b.ReportMetric(took["bare middleware"]-took["handler"], "bare-middleware-ns")
 			b.ReportMetric(took["check"], "check-ns")
 			b.ReportMetric(took["meter"], "meter-ns")
 			b.ReportMetric(took["plain"], "plain-ns")

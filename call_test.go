@@ -436,11 +436,16 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// Strangers may come in any number: who calls now and then keeps what was taken.
 func TestRateIsBounded(t *testing.T) {
 	t.Parallel()
 	l := newLimiter("f", allowance{1, 1})
+	busy := l.account("busy")
 	for i := range 3 * limiterSubjects {
 		l.account(string(binary(i)))
+		if i%(limiterSubjects/2) == 0 {
+			require.Same(t, busy, l.account("busy"), "after %d strangers", i)
+		}
 	}
 	held := 0
 	l.hits.Range(func(any, any) bool { held++; return true })
