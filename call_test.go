@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/sink"
@@ -451,6 +452,21 @@ func TestRateIsBounded(t *testing.T) {
 	l.hits.Range(func(any, any) bool { held++; return true })
 	require.Equal(t, limiterSubjects, held)
 	require.Equal(t, limiterSubjects, l.all.Len())
+}
+
+// A subject is often a part of a request, which must not be kept for it.
+func TestRateKeepsNoRequest(t *testing.T) {
+	t.Parallel()
+	request := strings.Repeat("request ", 1000)
+	l := newLimiter("f", allowance{1, 1})
+	l.account(request[:7])
+	kept, _, _ := l.all.GetOldest()
+	require.Equal(t, "request", kept)
+	require.NotSame(t, unsafe.StringData(request), unsafe.StringData(kept))
+	l.hits.Range(func(subject, _ any) bool {
+		require.NotSame(t, unsafe.StringData(request), unsafe.StringData(subject.(string)))
+		return true
+	})
 }
 
 func binary(i int) []byte { return []byte{byte(i), byte(i >> 8), byte(i >> 16)} }
