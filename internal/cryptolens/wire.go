@@ -96,8 +96,8 @@ type Exchange struct {
 // Blocking: until the reply is there, ctx ends or the timeout passes.
 //
 // Errors: none if a well-formed reply came, whatever its HTTP status and whatever it
-// says. Else why not, without URL, token or form; it wraps the context's error if
-// that ended the request.
+// says. Else why not, without the URL; it wraps the context's error if that ended the
+// request. A transport may quote the form: [Wire.Clean] the text.
 func (w *Wire) Post(ctx context.Context, path string, form url.Values) (Exchange, error) {
 	var e Exchange
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
@@ -120,12 +120,12 @@ func (w *Wire) Post(ctx context.Context, path string, form url.Values) (Exchange
 	resp, err := w.client.Do(req)
 	if err != nil {
 		e.Sent = body.shut()
-		return e, w.because(ctx, err)
+		return e, because(ctx, err)
 	}
 	e.Sent, e.Status = true, resp.StatusCode
 	data, err := readReply(resp.Body)
 	if err != nil {
-		return e, fmt.Errorf("reading the reply: %w", w.because(ctx, err))
+		return e, fmt.Errorf("reading the reply: %w", because(ctx, err))
 	}
 	e.Reply, err = Decode(data)
 	return e, err
@@ -133,14 +133,14 @@ func (w *Wire) Post(ctx context.Context, path string, form url.Values) (Exchange
 
 // because is err without the URL, and with the end of the context as its reason
 // where that is the reason.
-func (w *Wire) because(ctx context.Context, err error) error {
+func because(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return ended
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	return errors.New(w.Clean(err.Error()))
+	return err
 }
 
 func readReply(body io.ReadCloser) ([]byte, error) {

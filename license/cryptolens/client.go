@@ -84,7 +84,7 @@ type ClientConfig struct {
 	// nothing twice and reads at most 1 MiB of a reply. Its transport must not retry.
 	// nil: a client of its own, with HTTP/1.1, TLS 1.2 or later, and the proxy of the
 	// environment.
-	HTTPClient *http.Client
+	HTTPClient *http.Client `json:"-"`
 
 	// Timeout bounds each call, beside its context. 0: 20 s.
 	Timeout time.Duration

@@ -2,6 +2,9 @@ package cryptolens
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -9,16 +12,21 @@ import (
 	"github.com/inprocess/meter/license"
 )
 
-// Signed is a license as the API sent it: both fields in base64, neither empty,
-// nothing verified yet. License is the key's own data, Signature that of the vendor's
-// account over it.
+// Signed is a license as the API sent it, with nothing verified yet. It holds the key's
+// text, so fmt and log/slog print "[signed license]".
 //
 // Concurrency: a plain value.
 type Signed struct {
-	License   string // licenseKey
-	Signature string // signature
-	Body      []byte // the whole reply, which is what a license file (.skm) holds
+	LicenseKey string // the license itself, in base64; not empty
+	Signature  string // of the vendor's account over it, in base64; not empty
+	Body       []byte // the whole reply, which is what a license file (.skm) holds
 }
+
+// Format prints "[signed license]" whatever the verb.
+func (Signed) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[signed license]") }
+
+// LogValue returns "[signed license]".
+func (Signed) LogValue() slog.Value { return slog.StringValue("[signed license]") }
 
 // GetKey reads the license of key, without changing anything there. It is answered
 // for a blocked or expired key, too: the license says so.
@@ -111,12 +119,12 @@ func (q *query) signed(ctx context.Context, path string) (Signed, error) {
 
 func signedOf(reply wire.Reply) (Signed, error) {
 	s := Signed{Body: reply.Body}
-	for name, field := range map[string]*string{"licensekey": &s.License, "signature": &s.Signature} {
+	for name, field := range map[string]*string{"licensekey": &s.LicenseKey, "signature": &s.Signature} {
 		if err := reply.Field(name, field); err != nil {
 			return Signed{}, err
 		}
 	}
-	if s.License == "" || s.Signature == "" {
+	if s.LicenseKey == "" || s.Signature == "" {
 		return Signed{}, errUnsigned
 	}
 	return s, nil

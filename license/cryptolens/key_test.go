@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"math/big"
 	"testing"
 	"testing/synctest"
@@ -28,7 +29,7 @@ func open(t *testing.T, srv *cryptolenstest.Server, s cryptolens.Signed) (l map[
 		require.NoError(t, err)
 		return new(big.Int).SetBytes(b)
 	}
-	text, err := base64.StdEncoding.DecodeString(s.License)
+	text, err := base64.StdEncoding.DecodeString(s.LicenseKey)
 	require.NoError(t, err)
 	signature, err := base64.StdEncoding.DecodeString(s.Signature)
 	require.NoError(t, err)
@@ -56,6 +57,7 @@ func TestGetKey(t *testing.T) {
 	require.Equal(t, false, l["F3"])
 	require.Equal(t, true, l["Block"], "GetKey does not refuse a blocked key")
 	require.True(t, json.Valid(s.Body))
+	require.Equal(t, "[signed license] [signed license]", fmt.Sprintf("%+v %#v", s, s))
 	require.Contains(t, string(s.Body), s.Signature)
 
 	srv.RotateKey()

@@ -1,9 +1,11 @@
 package cryptolens_test
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -47,6 +49,45 @@ func TestOverLoopback(t *testing.T) {
 	require.EqualValues(t, 6, srv.Total(product, keyText))
 	require.Equal(t, 3, srv.Requests(), "net/http must not repeat what it thinks it may")
 	require.NoError(t, client.Close())
+}
+
+// A handshake that fails has sent nothing, and a stream of HTTP/2 that is reset is no
+// reason to send again.
+func TestOverTLS(t *testing.T) {
+	t.Parallel()
+	srv, _ := newServer(t)
+	web := httptest.NewUnstartedServer(srv)
+	web.EnableHTTP2 = true
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
+	defer web.Close()
+	distrusting := cryptolens.NewClient(cryptolens.ClientConfig{Token: token, BaseURL: web.URL})
+	require.ErrorIs(t, distrusting.RecordUsage(t.Context(), product, key, 2), cryptolens.ErrNotSent)
+
+	client := cryptolens.NewClient(cryptolens.ClientConfig{Token: token, BaseURL: web.URL, HTTPClient: web.Client()})
+	require.NoError(t, client.RecordUsage(t.Context(), product, key, 2))
+	srv.Script(cryptolenstest.Fault{Answer: cryptolenstest.Drop}, cryptolenstest.Fault{Answer: cryptolenstest.Drop, Applied: true})
+	for range 2 {
+		require.ErrorIs(t, client.RecordUsage(t.Context(), product, key, 2), cryptolens.ErrReply)
+	}
+	require.Equal(t, 3, srv.Requests())
+	require.EqualValues(t, 4, srv.Total(product, keyText))
+}
+
+// A reply may be small on the way and huge here.
+func TestReplyIsBoundedUnpacked(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int]error{1<<20 - 20: nil, 2 << 20: cryptolens.ErrReply} {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			zip := gzip.NewWriter(w)
+			_, _ = io.WriteString(zip, `{"result":0}`+strings.Repeat(" ", size))
+			_ = zip.Close()
+		}))
+		err := cryptolens.NewClient(cryptolens.ClientConfig{Token: token, BaseURL: web.URL}).RecordUsage(t.Context(), product, key, 2)
+		require.ErrorIs(t, err, want)
+		web.Close()
+	}
 }
 
 func TestRedirectIsNotFollowed(t *testing.T) {

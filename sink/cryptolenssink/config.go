@@ -84,13 +84,13 @@ type Config struct {
 	Doubt Doubt
 
 	// Features are those that are billed, and that add up on one number if they are
-	// several; records of others stay pending. nil: one feature, whichever comes first.
+	// several; records of others stay pending. nil: there is but one; a second is refused.
 	Features []string
 
 	// HTTPClient is copied; the copy follows no redirects, keeps no cookies, sends
 	// nothing twice and reads at most 1 MiB of a reply. Its transport must not retry.
 	// nil: a client of the sink's own.
-	HTTPClient *http.Client
+	HTTPClient *http.Client `json:"-"`
 
 	// Rate is the most records a second. 0: 10.
 	Rate float64

@@ -40,7 +40,7 @@ type CountersConfig struct {
 	BaseURL string
 
 	// HTTPClient is copied, as in Config. nil: a client of the sink's own.
-	HTTPClient *http.Client
+	HTTPClient *http.Client `json:"-"`
 
 	// Rate is the most records a second, each of which takes about four calls. 0: 10.
 	Rate float64

@@ -88,7 +88,7 @@ func (c *Counters) deliverTo(ctx context.Context, r sink.Record, at place) (err 
 		return unbegun(r, err)
 	}
 	if r.Kind == sink.Last {
-		return classify(r, c.client.SetInt(ctx, c.owner(at), cryptolens.Ref{ID: o.ID}, r.Quantity))
+		return classify(r, c.client.SetInt(ctx, c.owner(at), at.ref(), r.Quantity))
 	}
 	return c.count(ctx, r, at, o)
 }
@@ -153,7 +153,7 @@ var errRefused = fmt.Errorf("%w: the data object had another number than before,
 
 // increment does what was noted, at most once however often it is asked.
 func (c *Counters) increment(ctx context.Context, at place, id int64, i intent) error {
-	err := c.client.IncrementUpTo(ctx, c.owner(at), cryptolens.Ref{ID: id}, i.target-i.base, i.target)
+	err := c.client.IncrementUpTo(ctx, c.owner(at), at.ref(), i.target-i.base, i.target)
 	if !errors.Is(err, cryptolens.ErrInDoubt) {
 		return err
 	}
@@ -171,7 +171,7 @@ func (c *Counters) increment(ctx context.Context, at place, id int64, i intent) 
 
 // write sets the text of a data object, which must then be there.
 func (c *Counters) write(ctx context.Context, at place, o cryptolens.DataObject, text string) error {
-	err := c.client.SetString(ctx, c.owner(at), cryptolens.Ref{ID: o.ID}, text)
+	err := c.client.SetString(ctx, c.owner(at), at.ref(), text)
 	if !errors.Is(err, cryptolens.ErrInDoubt) {
 		return err
 	}

@@ -1,9 +1,13 @@
 package cryptolenssink_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -303,4 +307,40 @@ func TestValidateCounters(t *testing.T) {
 	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{{Name: feature}, {Name: "seats"}}))
 	require.ErrorContains(t, s.Prepare(t.Context(), []sink.Feature{{Name: feature}, {Name: "x"}}), `feature "x" has no data object`)
 	require.Equal(t, "cryptolens:3646/data", fmt.Sprint(s))
+}
+
+// A license server that logs usage takes increments by ID for itself.
+func TestIncrementsGoByName(t *testing.T) {
+	t.Parallel()
+	v, seen := newVendor(), 0
+	s := v.counters(func(c *cryptolenssink.CountersConfig) {
+		c.HTTPClient = &http.Client{Transport: watching{v.Client().Transport, func(path string, form url.Values) {
+			if strings.HasSuffix(path, "/data/IncrementIntValueToKey") {
+				seen++
+				require.Empty(t, form.Get("Id"))
+				require.Equal(t, object, form.Get("Name"))
+				require.Equal(t, "true", form.Get("EnableBound"))
+				require.Equal(t, "3", form.Get("Bound"))
+			}
+		}}}
+	})
+	deliver(t, s, record(0, 3))
+	require.Equal(t, 1, seen)
+}
+
+type watching struct {
+	to  http.RoundTripper
+	see func(path string, form url.Values)
+}
+
+func (w watching) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	form, _ := url.ParseQuery(string(body))
+	w.see(r.URL.Path, form)
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return w.to.RoundTrip(r)
 }

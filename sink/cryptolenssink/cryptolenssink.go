@@ -17,6 +17,13 @@
 // for it, at each attempt; the Key method of meter's cache is made for that. While there
 // is no answer, the record is not sent; it stays pending, and Health says so.
 //
+// # License servers on premises
+//
+// BaseURL may lead to one; it only passes on what these sinks ask for. By its code, the
+// published one answers "200 OK" with nothing in it when it can't reach Cryptolens. That
+// is doubt, where Cryptolens itself would have been out of reach for sure: with [Sink],
+// have usage go to Cryptolens directly if you can.
+//
 // # What is not verified
 //
 // The package rests on what Cryptolens documents; nothing was tried against a live
@@ -89,14 +96,21 @@ func (s *Sink) Validate() error { return s.faults }
 // Limits are the API's, as far as they are known: amounts have 32 bits. It documents no
 // limit of requests, so Rate is a guess. DedupeWindow is 0 with [Quarantine], so that a
 // record in doubt is never sent again; with [Resend] and [Assume] it comes back to the
-// sink, which does as it was told.
+// sink, for a year, which does as it was told. What is in doubt because meter's directory
+// is a copy waits for a person all the same.
 func (s *Sink) Limits() sink.Limits {
 	l := limits(s.cfg.Rate)
 	if s.cfg.Doubt != Quarantine {
-		l.DedupeWindow = sink.Forever
+		l.DedupeWindow = ownDoubt
 	}
 	return l
 }
+
+// ownDoubt is how long a record in doubt comes back to be sent or assumed. It has an
+// end, for with [sink.Forever] records would come back that are in doubt for another
+// reason, such as all that wait in a copy of meter's directory: Assume would write off
+// what was never sent.
+const ownDoubt = 365 * 24 * time.Hour
 
 // limits are what both sinks have in common. A batch takes some seconds; there are few
 // at once, for a license server on premises works on one call at a time.

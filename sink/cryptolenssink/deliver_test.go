@@ -210,8 +210,8 @@ func TestDoubtAsTold(t *testing.T) {
 		total         int64
 	}{
 		cryptolenssink.Quarantine: {0, false, true, 6}, // meter would not have sent it again
-		cryptolenssink.Resend:     {sink.Forever, false, true, 6},
-		cryptolenssink.Assume:     {sink.Forever, true, true, 3},
+		cryptolenssink.Resend:     {365 * 24 * time.Hour, false, true, 6},
+		cryptolenssink.Assume:     {365 * 24 * time.Hour, true, true, 3},
 	} {
 		v := newVendor()
 		v.keyText(subject)

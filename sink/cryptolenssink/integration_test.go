@@ -2,6 +2,8 @@ package cryptolenssink_test
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +110,33 @@ func TestCountersAcrossRestart(t *testing.T) {
 				require.EqualValues(t, 7, line(m).Delivered)
 				require.EqualValues(t, 7, v.count(subject, object))
 				require.NoError(t, m.Books().Check())
+				require.NoError(t, m.Shutdown(t.Context()))
+			})
+		})
+	}
+}
+
+// What waits in a copy of the directory, and may have been sent by the original, is
+// neither sent nor assumed by itself.
+func TestCopyWaitsForAPerson(t *testing.T) {
+	t.Parallel()
+	for _, doubt := range []cryptolenssink.Doubt{cryptolenssink.Quarantine, cryptolenssink.Resend, cryptolenssink.Assume} {
+		t.Run(doubt.String(), func(t *testing.T) {
+			t.Parallel()
+			v, dir, copied := newVendor(), t.TempDir(), filepath.Join(t.TempDir(), "copy")
+			asTold := func(c *cryptolenssink.Config) { c.Doubt = doubt }
+			synctest.Test(t, func(t *testing.T) {
+				v.SetDown(true)
+				m := whole(t, dir, v.sink(asTold))
+				require.NoError(t, m.Feature(feature).Add(t.Context(), subject, 3))
+				_ = m.Shutdown(t.Context())
+				require.NoError(t, os.CopyFS(copied, os.DirFS(dir)))
+				v.SetDown(false)
+				m = whole(t, copied, v.sink(asTold))
+				m.Feature(feature)
+				time.Sleep(time.Hour)
+				require.Zero(t, v.Requests())
+				require.EqualValues(t, 3, line(m).InDoubt)
 				require.NoError(t, m.Shutdown(t.Context()))
 			})
 		})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/license/cryptolens"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -13,6 +14,11 @@ type place struct {
 	key    license.Key
 	object string
 }
+
+// ref names the data object. It is by name, for a license server on premises that keeps
+// a log of usage takes increments by ID for itself: it confirms them, and by its code
+// adds up something else.
+func (p place) ref() cryptolens.Ref { return cryptolens.Ref{Name: p.object} }
 
 // recent is what a process remembers of calls that had no answer.
 type recent struct {
