@@ -55,12 +55,13 @@ var layers = map[string]layer{
 	"license/offline":                   {ours: []string{"internal/cryptolens/signed", "internal/disk", "license"}},
 	"license/static":                    {ours: []string{"license"}},
 
-	"internal/delivery":          {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
-	"internal/ledger":            {ours: []string{"internal/disk", "sink"}},
-	"internal/disk":              {others: []string{xsys}},
-	"internal/cryptolens":        {},
+	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
+	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
+	"internal/disk":       {others: []string{xsys}},
+	"internal/cryptolens": {},
+	"internal/stripeapi":  {others: []string{stripe}},
+
 	"internal/cryptolens/signed": {ours: []string{"license"}, others: []string{lru}},
-	"internal/stripeapi":         {others: []string{stripe}},
 
 	"sink":    {},
 	"license": {},

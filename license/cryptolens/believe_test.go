@@ -115,6 +115,9 @@ func TestAnswersAreBoundToTheQuestion(t *testing.T) {
 	unknown(t, c, cryptolens.ErrKey)
 	l.question = func(f url.Values) { f.Set("ProductId", "3647") }
 	unknown(t, c, cryptolens.ErrProduct)
+	// Should the API take keys in any case, it is still another key, and no trouble.
+	l.question = func(f url.Values) { f.Set("Key", keyText) }
+	require.Equal(t, license.NotFound, check(t, c, license.Query{Key: license.NewKey(strings.ToLower(keyText))}).Reason)
 	l.question = nil
 	require.Equal(t, license.Allowed, check(t, c, license.Query{Key: key}).Status)
 }

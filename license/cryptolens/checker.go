@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/inprocess/meter/internal/cryptolens/signed"
@@ -61,7 +62,8 @@ func NewChecker(cfg Config) *Checker {
 // Check asks for the license of q.Key, verifies it, and says what it allows. Denied are:
 //
 //	NoKey        a query without a key; its Subject is not looked at
-//	NotFound     Cryptolens does not know the key
+//	NotFound     Cryptolens does not know the key, or not in these upper and lower case
+//	             letters
 //	Blocked      the license, or the key, is blocked
 //	Expired      the license has ended; see Config.TimeLimited
 //	NotEntitled  the feature is off, or q.Machine is none of the machines that the
@@ -74,7 +76,8 @@ func NewChecker(cfg Config) *Checker {
 // Guarantee: nothing is allowed but by a license that one of the public keys has
 // signed, for this product and key, at most MaxAge ago, and no earlier than another
 // one that had come when this one was asked for. The latter is known of the 100,000
-// keys used last, and not after a restart.
+// keys used last, and not after a restart. That there is no such key nobody signs: it
+// is believed to whoever answers.
 // Blocking: until the API has answered, ctx ends or Config.Timeout passes.
 // Errors: unknown, never denied: those of [Client.GetKey], except for ErrNoKey and
 // ErrBlocked; of an answer that can't be believed, the named errors of this package;
@@ -109,11 +112,14 @@ func denied(why license.Reason) (license.Verdict, error) {
 
 // judge says what an answer allows, if it is one to be believed.
 func (c *Checker) judge(answer Signed, q license.Query, since, now time.Time) (license.Verdict, error) {
-	l, err := c.keys.OpenParts(answer.License, answer.Signature)
+	l, err := c.keys.OpenParts(answer.LicenseKey, answer.Signature)
 	if err != nil {
 		return license.Verdict{}, err
 	}
 	if err := l.Bind(c.cfg.ProductID, q.Key); err != nil {
+		if errors.Is(err, ErrKey) && strings.EqualFold(l.Key.Reveal(), q.Key.Reveal()) {
+			return denied(license.NotFound)
+		}
 		return license.Verdict{}, err
 	}
 	if err := c.guard.Admit(l, since, now); errors.Is(err, ErrTooOld) {
@@ -155,7 +161,7 @@ func (s Signed) Verify(productID int, key license.Key, publicKeys ...string) (Li
 			return License{}, fmt.Errorf("cryptolens: public key %d of %d %w", i+1, len(publicKeys), err)
 		}
 	}
-	l, err := keys.OpenParts(s.License, s.Signature)
+	l, err := keys.OpenParts(s.LicenseKey, s.Signature)
 	if err == nil {
 		err = l.Bind(productID, key)
 	}

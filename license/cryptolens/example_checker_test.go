@@ -33,3 +33,23 @@ func ExampleNewChecker() {
 	// false 70123 not-entitled <nil>
 	// false 70123 blocked <nil>
 }
+
+// Activate answers with a license, too, which is worth nothing before it is verified.
+func ExampleSigned_Verify() {
+	srv := cryptolenstest.New() // in production, api.cryptolens.io
+	key := license.NewKey(srv.AddKey(cryptolenstest.Key{ProductID: 3646, MaxNoOfMachines: 1}).Key)
+	client := cryptolens.NewClient(cryptolens.ClientConfig{Token: "token", BaseURL: cryptolenstest.URL, HTTPClient: srv.Client()})
+
+	signed, err := client.Activate(context.Background(), 3646, key, cryptolens.Activation{Machine: "press-7"})
+	if err != nil {
+		panic(err)
+	}
+	l, err := signed.Verify(3646, key, srv.PublicKeyXML())
+	fmt.Println(l.ActivatedMachines[0].Mid, err)
+	signed.Signature = "AQAB"
+	_, err = signed.Verify(3646, key, srv.PublicKeyXML())
+	fmt.Println(err)
+	// Output:
+	// press-7 <nil>
+	// cryptolens: the license is not signed by any of the public keys: it was changed, or the vendor's key is another one
+}

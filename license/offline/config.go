@@ -52,7 +52,7 @@ type Config struct {
 	// Reload is how often files are read. 0: every minute. NoReload: once.
 	Reload time.Duration
 	// State is a file to keep, across restarts, the latest time known and the date of
-	// the newest license of each key; New's package comment says what for. Its
+	// the newest license of each key; the package comment says what for. Its
 	// directory must exist. "": they are forgotten.
 	State string
 	// Subject says who is billed for a license; never its key. nil: its GlobalId.

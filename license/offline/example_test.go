@@ -4,29 +4,52 @@ import (
 	"context"
 	"fmt"
 	"testing/fstest"
+	"time"
 
 	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/license/cryptolens"
+	"github.com/inprocess/meter/license/cryptolens/cryptolenstest"
 	"github.com/inprocess/meter/license/offline"
 )
 
-// A license file that was changed by hand is refused by name, and does not keep the
-// program from starting.
+// The vendor asks for a license where there is a network, and hands it over as a file.
 func Example() {
+	ctx := context.Background()
+	srv := cryptolenstest.New() // in production, api.cryptolens.io
+	key := license.NewKey(srv.AddKey(cryptolenstest.Key{ProductID: 3646, GlobalID: 70123}).Key)
+	client := cryptolens.NewClient(cryptolens.ClientConfig{Token: "token", BaseURL: cryptolenstest.URL, HTTPClient: srv.Client()})
+	signed, err := client.GetKey(ctx, 3646, key)
+	if err != nil {
+		panic(err)
+	}
+
 	checker := offline.New(offline.Config{
-		Files: fstest.MapFS{ // as a rule, os.DirFS("/etc/acme/licenses")
-			"acme.skm": {Data: []byte(`{"licenseKey":"e30=","signature":"AQAB","result":0,"message":""}`)},
-		},
-		MaxAge:    offline.AnyAge,
-		ProductID: 3646,
-		PublicKeys: []string{`<RSAKeyValue>
-			<Modulus>w7bKShquBSeH84ErHGc1wvoq6pOLLJPLTQqGDlndGKS3eKpcx3igK6l9+NX99plOhJgCTTC3K6rAiYlkrmrnU1CXTq0tz+gmr1ARmV2lyP0pNUgJEH6M8eGtPC8Rc4hUHjEg4cjjJJ7o8AMZfkzNxHhC0QDCxBV4fUyDVpgCJEli1MNLZObBx1IHwY9reOKQjP5PDwgoCVNCyKcI/A338yC55+kcLqBG0rPtVEYwRAAR5p8zJI5tU/7yhqvQEoQwOfRGhk/n2OSpMbd/OCpACydP9q2owQv859qh5X6JyS7LsSs/aXPpIn7hKNUU3nBHFix2APO+evsrMfGkYy9qQw==</Modulus>
-			<Exponent>AQAB</Exponent>
-		</RSAKeyValue>`},
+		Files:      fstest.MapFS{"acme.skm": {Data: signed.Body}}, // as a rule, os.DirFS("/etc/acme/licenses")
+		MaxAge:     90 * 24 * time.Hour,
+		ProductID:  3646,
+		PublicKeys: []string{srv.PublicKeyXML()},
+	})
+	for _, k := range []license.Key{key, license.NewKey("AAAAA-BBBBB-CCCCC-DDDDD")} {
+		v, err := checker.Check(ctx, license.Query{Key: k, Feature: "tax-report"})
+		fmt.Println(v.Status == license.Allowed, v.Subject, v.Reason, err)
+	}
+	// Output:
+	// true 70123  <nil>
+	// false  not-found <nil>
+}
+
+// A file that was changed by hand is refused by name, and does not keep the program
+// from starting.
+func ExampleChecker_Faults() {
+	checker := offline.New(offline.Config{
+		Files:      fstest.MapFS{"acme.skm": {Data: []byte(`{"licenseKey":"e30=","signature":"AQAB","result":0,"message":""}`)}},
+		MaxAge:     offline.AnyAge,
+		ProductID:  3646,
+		PublicKeys: []string{cryptolenstest.New().PublicKeyXML()},
 	})
 	fmt.Println(checker.Validate())
-	_, err := checker.Check(context.Background(), license.Query{Key: license.NewKey("AAAAA-BBBBB-CCCCC-DDDDD")})
-	fmt.Println(err)
+	fmt.Println(checker.Faults())
 	// Output:
 	// <nil>
-	// offline: no license of this key, and not every file could be read: "acme.skm": the license is not signed by any of the public keys: it was changed, or the vendor's key is another one
+	// offline: "acme.skm": the license is not signed by any of the public keys: it was changed, or the vendor's key is another one
 }

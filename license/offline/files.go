@@ -45,7 +45,7 @@ func (c *Checker) list() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if ok, _ := path.Match(c.cfg.Pattern, e.Name()); ok && !e.IsDir() {
+		if ok, _ := path.Match(c.cfg.Pattern, e.Name()); ok {
 			names = append(names, e.Name())
 		}
 	}
@@ -107,6 +107,13 @@ func (c *Checker) newest(l *License) time.Time {
 }
 
 func (c *Checker) open(name string) (*License, error) {
+	info, err := fs.Stat(c.cfg.Files, name)
+	if err != nil {
+		return nil, bare(err)
+	}
+	if !info.Mode().IsRegular() { // a pipe would block
+		return nil, fmt.Errorf("%w: it is no regular file", ErrMalformed)
+	}
 	f, err := c.cfg.Files.Open(name)
 	if err != nil {
 		return nil, bare(err)

@@ -98,6 +98,7 @@ func TestWhatIsNoLicenseIsNamed(t *testing.T) {
 		`{"licenseKey":{"key":"k","signature":"x"},"result":0}`:                          ErrLingSign,
 		string(bare): ErrLingSign,
 		`{"licenseKey":"e30=","signature":"` + signature + `"}`: ErrSignature,
+		`{"licenseKey":"e31=","signature":"` + signature + `"}`: ErrMalformed, // no encoder writes that
 		strings.Repeat(" ", MaxSize+1):                          ErrMalformed,
 	} {
 		_, err := keysOf(t, vendor()).Open([]byte(text))

@@ -37,6 +37,7 @@ func TestVerdict(t *testing.T) {
 		"blocked before expired":   {edit: edit{"Block": true}, now: expires, want: denied(license.Blocked)},
 		"block masked":             {edit: edit{"Block": nil}, err: ErrMasked},
 		"expires masked":           {edit: edit{"Expires": gone}, err: ErrMasked},
+		"expires at zero":          {edit: edit{"Expires": 0}, err: ErrMasked},
 		"perpetual":                {terms: Terms{TimeLimited: Perpetual}, edit: edit{"Expires": nil}, now: expires, want: endless},
 		"limited by F1":            {terms: Terms{TimeLimited: 1}, now: expires, want: denied(license.Expired)},
 		"limited by F1, not yet":   {terms: Terms{TimeLimited: 1}, want: allowed},
