@@ -1,7 +1,11 @@
 package cache
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"testing"
@@ -117,4 +121,39 @@ func TestHitsDoNotAllocate(t *testing.T) {
 		require.Zero(t, testing.AllocsPerRun(1000, hit), name)
 		require.NoError(t, c.Close())
 	}
+}
+
+// BenchmarkFile writes and reads the snapshot of a full cache.
+func BenchmarkFile(b *testing.B) {
+	const customers = 100_000
+	cfg := Config{
+		Checker: license.CheckerFunc(func(_ context.Context, q license.Query) (license.Verdict, error) {
+			return allow(fmt.Sprint("cus_", q.Key.Reveal())), nil
+		}),
+		File: filepath.Join(b.TempDir(), "verdicts"), Rate: 1e9, Logger: slog.New(slog.DiscardHandler),
+	}
+	c := New(cfg)
+	for i := range customers {
+		_, err := c.Check(b.Context(), ask(fmt.Sprintf("ABCDE-FGHIJ-KLMNO-%05d", i)))
+		require.NoError(b, err)
+	}
+	var wrote, read time.Duration
+	for b.Loop() {
+		began := time.Now()
+		c.file.writing.Lock()
+		require.NoError(b, c.file.write())
+		c.file.writing.Unlock()
+		wrote += time.Since(began)
+		began = time.Now()
+		again := New(cfg)
+		read += time.Since(began)
+		require.Equal(b, customers, again.allowed.Len())
+		require.NoError(b, again.Close())
+	}
+	require.NoError(b, c.Close())
+	info, err := os.Stat(cfg.File)
+	require.NoError(b, err)
+	b.ReportMetric(float64(wrote.Milliseconds())/float64(b.N), "write-ms")
+	b.ReportMetric(float64(read.Milliseconds())/float64(b.N), "read-ms")
+	b.ReportMetric(float64(info.Size())/(1<<20), "MiB")
 }

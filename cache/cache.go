@@ -18,17 +18,22 @@
 // may be let through by the checks that come before its answer; NoGrace makes them
 // wait for it.
 //
+// A denial because the key is not found, blocked or expired ends what was allowed to
+// the same key and subject for other features and machines, too.
+//
 // Hits go by a clock that ticks ten times a second while there are any, and by the
-// exact time in the last second before a verdict changes its age.
+// exact time in the last second before a verdict changes its age. Where the whole
+// process stood still, the first hits after may come before the first tick.
 //
 // # File
 //
 // With Config.File, verdicts and the keys of customers survive the end of the
-// process: a second after who is a customer has changed, a minute after any other
-// change, and at Close, a snapshot replaces the file. A process that is killed loses
-// what is younger. What was read from it is refreshed at its first use, and has as
-// much of its grace left as if the process had run on. Setting the clock back does
-// not prolong it.
+// process. A snapshot replaces the file a second after it has changed who is a
+// customer, a minute after any other change, and at Close; with very many customers
+// less often, so that writing takes a twentieth of the time at most. A process that
+// is killed loses what is younger. What was read from the file is refreshed at its
+// first use, and has as much of its grace left as if the process had run on. Setting
+// the clock back does not prolong it: by more than a minute, it ends it.
 //
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
 // that is damaged, tampered with or from somewhere else is not believed: the cache
@@ -93,6 +98,7 @@ type Cache struct {
 	mu       sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
 	flights  map[license.Query]*flight
 	circuits circuits
+	told     instant // of a failure
 	closed   bool
 }
 
@@ -116,6 +122,7 @@ func New(cfg Config) *Cache {
 	}
 	c.cfg.Secret = nil // must not be printed
 	c.clock.start = time.Now()
+	c.told = instant{mono: -toldPause}
 	rand.Read(c.digests.secret[:]) // never fails: it ends the process instead
 	// Both fail for sizes below 1 only; then c.fault says so.
 	c.allowed, _ = lru.NewWithEvict(max(cfg.Size, 1), func(q license.Query, _ *entry) { c.known.remove(&q) })

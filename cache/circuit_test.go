@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,4 +175,32 @@ func TestALateFailureIsNoNews(t *testing.T) {
 	c = circuit{}
 	c.fail(0, true, errDown)
 	require.NoError(t, c.refusal(0), "a probe of a circuit that was closed meanwhile")
+	c.fail(0, true, busy(time.Minute))
+	require.Error(t, c.refusal(time.Minute-1))
+}
+
+// Nobody else hears of it while grace lasts.
+func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
+	t.Parallel()
+	log := &journal{}
+	bubble(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))}, func(w world) {
+		w.allowed("k")
+		time.Sleep(time.Hour)
+		w.server.set(license.Verdict{}, errDown)
+		for range 6 * 10 {
+			w.allowed("k")
+			w.settle()
+			time.Sleep(10 * time.Second)
+		}
+		require.Equal(w, 10, strings.Count(log.String(), `error="cache: Checker: license server is down"`))
+		require.NotContains(w, log.String(), "stack")
+	})
+	bubble(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil)), Checker: license.CheckerFunc(func(context.Context, license.Query) (license.Verdict, error) {
+		panic("secret")
+	})}, func(w world) {
+		w.unknown("k")
+		w.settle()
+		require.Contains(w, log.String(), "TestFailuresAreLoggedOnceAMinute")
+		require.NotContains(w, log.String(), "secret")
+	})
 }

@@ -39,6 +39,9 @@ func TestValidate(t *testing.T) {
 		"rate":             {Config{Checker: ok, Rate: -1}, "cache: Config.Rate: -1: must be positive, in calls a second"},
 		"no rate":          {Config{Checker: ok, Rate: math.NaN()}, "cache: Config.Rate: NaN: must be positive, in calls a second"},
 		"size":             {Config{Checker: ok, Size: -1}, "cache: Config.Size: -1: must not be negative"},
+		"secret, no file":  {Config{Checker: ok, Secret: make([]byte, 32)}, "cache: Config.Secret: without File there is nothing to encrypt"},
+		"short secret":     {Config{Checker: ok, File: "x", Secret: []byte("short")}, "cache: Config.Secret: has 5 bytes: must have at least 16"},
+		"no secret":        {Config{Checker: ok, File: "x", Secret: []byte{}}, "cache: Config.Secret: has 0 bytes: must have at least 16"},
 		"several":          {Config{Size: -1, Rate: -1}, "cache: Config.Checker: required\ncache: Config.Rate: -1: must be positive, in calls a second\ncache: Config.Size: -1: must not be negative"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -91,18 +91,18 @@ func (e *entry) markUsed() {
 // denial is the last answer about somebody who is no customer. It holds no key:
 // whoever presents random ones decides how long they are.
 type denial struct {
-	verdict  license.Verdict
-	at       instant
-	key      digest
-	subject  string // asked for
-	revoked  bool   // it ended what was allowed
-	restored bool
+	verdict license.Verdict
+	at      instant
+	key     digest
+	subject string // asked for
+	revoked bool   // it ended what was allowed
+	hearsay bool   // from the file, or said of another query: ask before it is answered
 }
 
 // live says that d is answered without asking again.
 func (d *denial) live(now instant, cfg *Config) bool {
 	since := now.since(d.at)
-	return since < cfg.Negative && !d.restored && !d.at.ended(d.verdict.Until, since)
+	return since < cfg.Negative && !d.hearsay && !d.at.ended(d.verdict.Until, since)
 }
 
 // stands says that d is answered when asking again has failed: grace is for those
@@ -115,4 +115,9 @@ func (d *denial) stands(now instant, cfg *Config) bool {
 	}
 	since := now.since(d.at)
 	return since < cfg.Grace && !d.at.ended(d.verdict.Until, since)
+}
+
+// final says that a denial is about the key, whatever was asked.
+func final(why license.Reason) bool {
+	return why == license.Blocked || why == license.Expired || why == license.NotFound
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/inprocess/meter/license"
@@ -12,6 +14,9 @@ import (
 
 // callTimeout bounds a call to the Checker, which nobody may be waiting for.
 const callTimeout = 10 * time.Second
+
+// toldPause is the least time between two failures that are logged.
+const toldPause = time.Minute
 
 // flight is a call to the Checker that is under way.
 type flight struct {
@@ -113,6 +118,10 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer
 func (c *Cache) land(f *flight, q license.Query, id digest) {
 	c.mu.Lock()
 	c.circuits.land(c.clock.now().mono, f)
+	tell := f.err != nil && !c.closed && c.clock.now().since(c.told) >= toldPause
+	if tell {
+		c.told = c.clock.now()
+	}
 	if f.err != nil {
 		c.stats.errors.Add(1)
 	}
@@ -124,6 +133,18 @@ func (c *Cache) land(f *flight, q license.Query, id digest) {
 	}
 	c.mu.Unlock()
 	close(f.done)
+	if tell {
+		c.tell(f.err)
+	}
+}
+
+// tell logs a failure: while grace lasts, no caller sees one.
+func (c *Cache) tell(err error) {
+	attrs := []slog.Attr{slog.Any("error", err)}
+	if p, ok := errors.AsType[*panicError](err); ok {
+		attrs = append(attrs, slog.String("stack", string(p.stack)))
+	}
+	c.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "cache: the license server gave no answer (told once a minute)", attrs...)
 }
 
 // call asks the Checker once. Without an error, the verdict is sound. failed is the
@@ -134,7 +155,7 @@ func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, f
 	defer context.AfterFunc(c.life, cancel)()
 	defer func() {
 		if p := recover(); p != nil {
-			v, failed, err = license.Verdict{}, nil, panicked(p)
+			v, failed, err = license.Verdict{}, nil, &panicError{p, debug.Stack()}
 		}
 	}()
 	v, failed = c.cfg.Checker.Check(ctx, q)
@@ -163,11 +184,16 @@ func unsound(v license.Verdict, q license.Query) error {
 	return nil
 }
 
-// panicked tells of a panic without its text, which may hold a key; the runtime's
+// panicError tells of a panic without its text, which may hold a key; the runtime's
 // own texts don't.
-func panicked(p any) error {
-	if err, ok := p.(runtime.Error); ok {
-		return fmt.Errorf("cache: Checker panicked: %w", err)
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string {
+	if err, ok := e.value.(runtime.Error); ok {
+		return "cache: Checker panicked: " + err.Error()
 	}
-	return fmt.Errorf("cache: Checker panicked with a %T", p)
+	return fmt.Sprintf("cache: Checker panicked with a %T", e.value)
 }

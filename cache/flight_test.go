@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -204,7 +206,9 @@ func TestConcurrentUse(t *testing.T) {
 	keys := []string{"a", "b", "c", "d", "e", "f"}
 	var n int
 	var mu sync.Mutex
+	r := &reader{}
 	c := New(Config{Size: 4, NegativeMax: 2, Rate: 1e6, Fresh: time.Microsecond, Negative: time.Microsecond,
+		File: filepath.Join(t.TempDir(), "verdicts"), MeterProvider: r, Logger: slog.New(slog.DiscardHandler),
 		Checker: license.CheckerFunc(func(_ context.Context, q license.Query) (license.Verdict, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -227,6 +231,9 @@ func TestConcurrentUse(t *testing.T) {
 				if err == nil && v.Subject != key || err != nil && !errors.Is(err, errDown) {
 					t.Error(v, err)
 				}
+				if k, err := c.Key(context.Background(), key); err == nil && k != license.NewKey(key) {
+					t.Error("another's key")
+				}
 				switch i % 50 {
 				case 10:
 					c.Invalidate(license.NewKey(key))
@@ -234,6 +241,12 @@ func TestConcurrentUse(t *testing.T) {
 					c.InvalidateSubject(key)
 				case 30:
 					c.InvalidateAll()
+				case 40:
+					c.file.flush()
+					_ = r.collect(t)
+					if err := c.Health(); err != nil && !errors.Is(err, errDown) {
+						t.Error(err)
+					}
 				}
 			}
 		})

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -96,6 +97,9 @@ func bubble(t *testing.T, cfg Config, test func(w world)) {
 		s := &server{verdict: allow("cus_1")}
 		if cfg.Checker == nil {
 			cfg.Checker = s
+		}
+		if cfg.Logger == nil {
+			cfg.Logger = slog.New(slog.DiscardHandler)
 		}
 		c := New(cfg)
 		require.NoError(t, c.Validate())

@@ -2,4 +2,4 @@
 
 package cache
 
-const raceDetector = false
+const racing = false

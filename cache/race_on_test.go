@@ -2,4 +2,4 @@
 
 package cache
 
-const raceDetector = true
+const racing = true

@@ -112,7 +112,7 @@ func (c *Cache) restore(s *snapshot) error {
 	for _, r := range s.Revoked {
 		v, at, ok := r.Verdict.restore(license.Denied, now, passed)
 		if ok && len(r.Query) == len(digest{}) && len(r.Key) == len(digest{}) {
-			c.denied.Add(digest(r.Query), &denial{verdict: v, at: at, key: digest(r.Key), subject: r.Subject, revoked: true, restored: true})
+			c.denied.Add(digest(r.Query), &denial{verdict: v, at: at, key: digest(r.Key), subject: r.Subject, revoked: true, hearsay: true})
 		}
 	}
 	for _, a := range s.Allowed {

@@ -18,13 +18,17 @@ import (
 // reader is a MeterProvider that collects when it is asked.
 type reader struct {
 	noop.MeterProvider
-	once   sync.Once
-	reader *sdk.ManualReader
+	once     sync.Once
+	reader   *sdk.ManualReader
+	provider *sdk.MeterProvider
 }
 
 func (r *reader) Meter(name string, o ...metric.MeterOption) metric.Meter {
-	r.once.Do(func() { r.reader = sdk.NewManualReader() })
-	return sdk.NewMeterProvider(sdk.WithReader(r.reader)).Meter(name, o...)
+	r.once.Do(func() {
+		r.reader = sdk.NewManualReader()
+		r.provider = sdk.NewMeterProvider(sdk.WithReader(r.reader))
+	})
+	return r.provider.Meter(name, o...)
 }
 
 // collect returns the values by name, and fails if one has a label.

@@ -37,11 +37,10 @@ func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
 	if v.Status == license.Denied {
 		last, again := c.denied.Peek(id)
 		revoked := c.allowed.Contains(q)
-		c.denied.Add(id, &denial{
-			verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject),
-			revoked: revoked || again && last.revoked,
-		})
+		d := &denial{verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject), revoked: revoked || again && last.revoked}
+		c.denied.Add(id, d)
 		if c.allowed.Remove(q); revoked {
+			c.revoke(q, d)
 			c.file.changed(soon)
 		}
 		return
@@ -54,6 +53,27 @@ func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
 		c.file.changed(soon)
 	} else {
 		c.file.changed(later)
+	}
+}
+
+// revoke ends what else was allowed to a customer who is one no more: for other
+// features, grace must not go on. c.mu is held.
+func (c *Cache) revoke(q license.Query, d *denial) {
+	if !final(d.verdict.Reason) {
+		return
+	}
+	for other := range c.flights {
+		if other.Key == q.Key && other.Subject == q.Subject {
+			delete(c.flights, other) // asked before
+		}
+	}
+	for _, e := range c.allowed.Values() {
+		if e.query.Key == q.Key && e.query.Subject == q.Subject {
+			hearsay := *d
+			hearsay.hearsay = true
+			c.denied.Add(c.identify(e.query), &hearsay)
+			c.allowed.Remove(e.query)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func TestAFloodOfRandomKeysEvictsNoCustomer(t *testing.T) {
 // promised, and memory stays what it was.
 func TestAMillionRandomKeys(t *testing.T) { // not parallel: it measures memory
 	keys, pause := 1_000_000, 20*time.Millisecond
-	if raceDetector { // which takes ten times as long
+	if racing { // which takes ten times as long
 		keys, pause = keys/10, 10*pause
 	}
 	synctest.Test(t, func(t *testing.T) {

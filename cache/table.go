@@ -53,29 +53,33 @@ func (t *table) find(q *license.Query) *entry {
 	return e
 }
 
-// put adds e, in place of the entry of the same query if there is one. A look that
+// put adds e, in the place of the entry of the same query if there is one. A look that
 // runs meanwhile finds one of the two.
 func (t *table) put(e *entry) {
 	e.hash = t.hash(&e.query)
 	head := &t.heads[e.hash&uint64(len(t.heads)-1)]
-	first := head.Load()
-	e.next.Store(first)
+	if link, old := seek(head, e.hash, &e.query); old != nil {
+		e.next.Store(old.next.Load())
+		link.Store(e)
+		return
+	}
+	e.next.Store(head.Load())
 	head.Store(e)
-	unlink(&e.next, e.hash, &e.query)
 }
 
 func (t *table) remove(q *license.Query) {
 	h := t.hash(q)
-	unlink(&t.heads[h&uint64(len(t.heads)-1)], h, q)
+	if link, old := seek(&t.heads[h&uint64(len(t.heads)-1)], h, q); old != nil {
+		link.Store(old.next.Load())
+	}
 }
 
-// unlink takes the entry of q out of the list that begins at link.
-func unlink(link *atomic.Pointer[entry], hash uint64, q *license.Query) {
-	for e := link.Load(); e != nil; e = link.Load() {
-		if e.hash == hash && e.query == *q {
-			link.Store(e.next.Load())
-			return
-		}
+// seek finds the entry of q in the list that begins at link, and what leads to it.
+func seek(link *atomic.Pointer[entry], hash uint64, q *license.Query) (*atomic.Pointer[entry], *entry) {
+	e := link.Load()
+	for e != nil && !(e.hash == hash && e.query == *q) {
 		link = &e.next
+		e = link.Load()
 	}
+	return link, e
 }
