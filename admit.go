@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,36 +29,36 @@ type Decision struct {
 
 // admit decides about who, and makes c their call if they may. unknown is why who
 // could not be identified, nil if they could.
+//
+// The order is what a refusal costs: nothing is asked about a caller who can't be
+// one, and what the Checker refuses takes nothing of the subject's rate.
 func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Caller, unknown *RefusedError) error {
 	m := f.meter
-	if m.closing.Load() {
-		return f.refusal(license.Unavailable, who.Subject, ErrClosed)
-	}
-	if err := m.ledger.Refusal(); err != nil {
-		return f.refusal(license.Unavailable, who.Subject, err) // before the work, not after it
+	if err := f.cannotCount(); err != nil { // before the work, not after it
+		refusal := f.refusal(license.Unavailable, who.Subject, err)
+		f.decisions.note(refusal)
+		return refusal
 	}
 	if f.kind != sink.Sum {
 		return fmt.Errorf("%w: feature %q is of kind %v: %w", ErrKind, f.name, f.kind, errNoSum)
 	}
-	dims := dimensionsOf(ctx)
-	if dims != nil && dims.err != nil {
-		return dims.err
+	c.feature, c.caller, c.dims, c.preset = f, who, dimensionsOf(ctx), cfg.preset
+	c.state.Store(unset)
+	if c.dims != nil && c.dims.err != nil {
+		return c.dims.err
 	}
 	var verdict license.Verdict
-	subject, refusal := "", unknown
+	var read clock
+	refusal := unknown
 	if refusal == nil {
-		subject, refusal = f.check(ctx, who, &verdict)
+		c.subject, refusal = f.check(ctx, &c.caller, &verdict, &read)
 	}
 	if refusal == nil && cfg.limiter != nil {
-		if ok, retryAfter := cfg.limiter.allow(subject, time.Now()); !ok {
-			refusal = f.refusal(license.TooFast, subject, nil)
-			refusal.RetryAfter = retryAfter
-		}
+		refusal = c.take(cfg, read.since(m.start))
 	}
-	c.feature, c.caller, c.subject, c.dims, c.preset = f, who, subject, dims, cfg.preset
-	c.state.Store(unset)
+	f.decisions.note(refusal)
 	if m.cfg.OnDecision != nil {
-		m.cfg.OnDecision(ctx, Decision{f.name, c.Caller(), verdict, refusal, m.cfg.Shadow})
+		f.tell(ctx, Decision{f.name, c.Caller(), verdict, refusal, m.cfg.Shadow})
 	}
 	if refusal != nil && !m.cfg.Shadow {
 		return refusal
@@ -64,9 +66,52 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 	return nil
 }
 
+// cannotCount is why no call may begin, whoever asks.
+func (f *Feature) cannotCount() error {
+	if f.meter.closing.Load() {
+		return ErrClosed
+	}
+	return f.meter.ledger.Refusal()
+}
+
+// clock is read once per call, for that costs more than counting.
+type clock struct{ at time.Time }
+
+// wall is the time of day.
+func (c *clock) wall() time.Time {
+	if c.at.IsZero() {
+		c.at = time.Now()
+	}
+	return c.at
+}
+
+// since is for measuring: start, and what has passed since then. It is cheaper.
+func (c *clock) since(start time.Time) time.Time {
+	if c.at.IsZero() {
+		c.at = start.Add(time.Since(start))
+	}
+	return c.at
+}
+
+// take takes one call of the subject's allowance.
+func (c *Call) take(cfg *callConfig, now time.Time) *RefusedError {
+	c.account = cfg.limiter.account(c.subject)
+	ok := c.account.tokens.AllowN(now, 1)
+	if !ok || cfg.tellsRate {
+		c.left = c.account.tokens.TokensAt(now)
+	}
+	if ok {
+		return nil
+	}
+	refusal := c.feature.refusal(license.TooFast, c.subject, nil)
+	refusal.RetryAfter = cfg.limiter.next(c.left)
+	return refusal
+}
+
 // check says who is billed for a call by who, or why there is none. Refused, it
-// still names the subject if it is known.
-func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdict) (string, *RefusedError) {
+// still names the subject if it is known. read is not read before the Checker has
+// answered, which may take its time.
+func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, read *clock) (string, *RefusedError) {
 	m := f.meter
 	if who.Subject == "" && who.Key.IsZero() {
 		return "", f.refusal(license.NoKey, "", ErrNoCaller)
@@ -89,74 +134,121 @@ func (f *Feature) check(ctx context.Context, who Caller, verdict *license.Verdic
 	if why := badValue(who.Machine, maxMachine); why != "" {
 		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: machine: %s", ErrName, why))
 	}
-	v, err := ask(ctx, m.cfg.Checker, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
+	err := f.ask(ctx, who, v)
 	subject := who.Subject
-	if err == nil && v.Subject != "" {
-		subject = v.Subject
+	if v.Subject != "" {
+		subject = v.Subject // the license server knows better than the host
 		if why := badValue(subject, maxSubject); why != "" {
 			subject, err = "", fmt.Errorf("%w: subject of the verdict: %s", ErrName, why)
+			*v = license.Verdict{}
 		}
 	}
-	if err != nil {
-		v = license.Verdict{} // unknown, whatever came with the error
-	} else if !v.Until.IsZero() && !time.Now().Before(v.Until) {
+	ends := !v.Until.IsZero()
+	if ends && !read.wall().Before(v.Until) {
 		v.Status, err = license.Unknown, errUntil
 	}
-	*verdict = v
 	switch {
 	case v.Status == license.Denied:
-		reason := v.Reason
-		if reason == "" {
-			reason = license.NotEntitled
+		refusal := f.refusal(v.Reason, subject, nil)
+		if v.Reason == "" {
+			refusal.Reason = license.NotEntitled
 		}
-		return subject, f.refusal(reason, subject, nil)
+		if ends {
+			refusal.RetryAfter = v.Until.Sub(read.wall())
+		}
+		return subject, refusal
 	case v.Status != license.Allowed && !m.cfg.AllowUnknown:
-		f.warn(ctx, "the Checker gave no verdict", err)
-		return subject, f.refusal(license.Unavailable, subject, err)
+		f.warn(ctx, refused, "the Checker gave no verdict", err)
+		refusal := f.refusal(license.Unavailable, subject, err)
+		if wait := retrier(nil); errors.As(err, &wait) {
+			refusal.RetryAfter = wait.RetryAfter()
+		}
+		return subject, refusal
 	case subject == "":
-		f.warn(ctx, "the verdict names no Subject to bill", err)
+		f.warn(ctx, refused, "the verdict names no Subject to bill", err)
 		return "", f.refusal(license.Unavailable, "", errors.Join(ErrNoCaller, err))
 	}
 	return subject, nil
 }
 
+// retrier is an error that knows when asking again may help, as a cache's while it
+// leaves a broken license server alone.
+type retrier interface{ RetryAfter() time.Duration }
+
 var errUntil = errors.New("meter: the verdict was valid until a time that has passed")
 
-// ask turns a panic into an error, for a Checker's bug must not end connections.
-func ask(ctx context.Context, c license.Checker, q license.Query) (v license.Verdict, err error) {
+// ask asks the Checker. With an error v is zero. A panic is one, for a Checker's bug
+// must not end connections.
+func (f *Feature) ask(ctx context.Context, who *Caller, v *license.Verdict) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = license.Verdict{}, &checkerPanic{p, debug.Stack()}
+			*v, err = license.Verdict{}, &panicked{"Checker", p, debug.Stack()}
 		}
 	}()
-	v, err = c.Check(ctx, q)
+	*v, err = f.meter.cfg.Checker.Check(ctx, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
 	if err != nil {
-		_, _ = err.Error(), errors.Is(err, errUntil) // an error that panics shall do it here
+		*v, err = license.Verdict{}, withoutKey(err, who.Key)
 	}
-	return v, err
+	return err
 }
 
-// checkerPanic tells of a panic without its text, which may hold a key; the
-// runtime's own texts don't.
-type checkerPanic struct {
+// withoutKey hides a key that a Checker has put into its error, as net/url does
+// with an address that has one. An error that panics shall do it here.
+func withoutKey(err error, key license.Key) error {
+	text := err.Error()
+	_ = errors.Is(err, errUntil)
+	hidden := text
+	for _, secret := range []string{key.Reveal(), url.QueryEscape(key.Reveal()), url.PathEscape(key.Reveal())} {
+		if secret != "" {
+			hidden = strings.ReplaceAll(hidden, secret, "[key]")
+		}
+	}
+	if hidden == text {
+		return err
+	}
+	return &keylessError{err, hidden}
+}
+
+// keylessError is an error with another text. It answers for what has the key, and
+// does not unwrap to it: who logs the parts of an error would log it.
+type keylessError struct {
+	err  error
+	text string
+}
+
+func (e *keylessError) Error() string        { return e.text }
+func (e *keylessError) Is(target error) bool { return errors.Is(e.err, target) }
+func (e *keylessError) As(target any) bool   { return errors.As(e.err, target) }
+
+// panicked tells of a panic without its text, which may hold a key; the runtime's
+// own texts don't.
+type panicked struct {
+	who   string
 	value any
 	stack []byte
 }
 
-func (e *checkerPanic) Error() string {
+func (e *panicked) Error() string {
 	if err, ok := e.value.(runtime.Error); ok {
-		return "meter: the Checker panicked: " + err.Error()
+		return fmt.Sprintf("meter: the %s panicked: %v", e.who, err)
 	}
-	return fmt.Sprintf("meter: the Checker panicked with a %T", e.value)
+	return fmt.Sprintf("meter: the %s panicked with a %T", e.who, e.value)
 }
 
 func (f *Feature) refusal(reason license.Reason, subject string, cause error) *RefusedError {
 	return &RefusedError{Feature: f.name, Subject: subject, Reason: reason, Cause: cause}
 }
 
-// warn tells why calls are refused that are not the caller's fault, each reason at
-// most once a minute: in an outage it is every call.
-func (f *Feature) warn(ctx context.Context, why string, err error) {
+// What warn tells of.
+const (
+	refused  = "meter: calls are refused (told once a minute)"
+	unbilled = "meter: calls run that nobody is billed for (told once a minute)"
+	unheard  = "meter: decisions are not heard (told once a minute)"
+)
+
+// warn tells what happens to calls that is not the caller's fault, for each reason
+// at most once a minute: in an outage it is every call.
+func (f *Feature) warn(ctx context.Context, what, why string, err error) {
 	now := time.Now().Unix()
 	last, _ := f.meter.warned.LoadOrStore(why, new(atomic.Int64))
 	at := last.(*atomic.Int64)
@@ -165,9 +257,9 @@ func (f *Feature) warn(ctx context.Context, why string, err error) {
 		if err != nil {
 			attrs = append(attrs, slog.Any("error", err))
 		}
-		if p, ok := err.(*checkerPanic); ok {
+		if p, ok := err.(*panicked); ok {
 			attrs = append(attrs, slog.String("stack", string(p.stack)))
 		}
-		f.meter.log().LogAttrs(ctx, slog.LevelWarn, "meter: calls are refused (told once a minute)", attrs...)
+		f.meter.log().LogAttrs(ctx, slog.LevelWarn, what, attrs...)
 	}
 }

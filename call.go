@@ -28,6 +28,8 @@ type Call struct {
 	subject string // who is billed; "": nobody, under Config.Shadow
 	dims    *dimensions
 	preset  int64
+	account *account // nil: not limited
+	left    float64  // of the account's tokens, if callConfig.tellsRate
 
 	state atomic.Int64
 	once  sync.Once
@@ -225,15 +227,18 @@ func (c *Call) settle() error {
 func (c *Call) count(n int64) error {
 	switch {
 	case c.subject == "":
-		return nil // Config.Shadow: nobody to bill, as OnDecision was told
-	case c.dims == nil:
-		return c.feature.ledger.Add(c.subject, n)
+		c.feature.giveAway(n) // Config.Shadow: nobody to bill, as OnDecision was told
+		return nil
+	case c.dims != nil:
+		s, err := c.feature.series(c.subject, c.dims)
+		if err != nil {
+			return err
+		}
+		return s.Add(n)
+	case c.account != nil:
+		return c.account.add(c.feature.ledger, c.subject, n)
 	}
-	s, err := c.feature.series(c.subject, c.dims)
-	if err != nil {
-		return err
-	}
-	return s.Add(n)
+	return c.feature.ledger.Add(c.subject, n)
 }
 
 // Cancel ends the call without counting it. After Commit, and on a nil Call, it

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/sink"
@@ -436,33 +437,50 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// Strangers may come in any number: who calls now and then keeps what was taken.
 func TestRateIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(allowance{1, 1})
-	now := time.Now()
+	l := newLimiter("f", allowance{1, 1})
+	busy := l.account("busy")
 	for i := range 3 * limiterSubjects {
-		l.allow(string(binary(i)), now)
+		l.account(string(binary(i)))
+		if i%(limiterSubjects/2) == 0 {
+			require.Same(t, busy, l.account("busy"), "after %d strangers", i)
+		}
 	}
 	held := 0
-	for _, shard := range l.shards {
-		held += shard.Len()
-	}
-	require.LessOrEqual(t, held, limiterSubjects)
-	require.Greater(t, held, limiterSubjects/2)
+	l.hits.Range(func(any, any) bool { held++; return true })
+	require.Equal(t, limiterSubjects, held)
+	require.Equal(t, limiterSubjects, l.all.Len())
+}
+
+// A subject is often a part of a request, which must not be kept for it.
+func TestRateKeepsNoRequest(t *testing.T) {
+	t.Parallel()
+	request := strings.Repeat("request ", 1000)
+	l := newLimiter("f", allowance{1, 1})
+	l.account(request[:7])
+	kept, _, _ := l.all.GetOldest()
+	require.Equal(t, "request", kept)
+	require.NotSame(t, unsafe.StringData(request), unsafe.StringData(kept))
+	l.hits.Range(func(subject, _ any) bool {
+		require.NotSame(t, unsafe.StringData(request), unsafe.StringData(subject.(string)))
+		return true
+	})
 }
 
 func binary(i int) []byte { return []byte{byte(i), byte(i >> 8), byte(i >> 16)} }
 
 func TestRateUnderContention(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(allowance{0.001, 100})
+	l := newLimiter("f", allowance{0.001, 100})
 	now := time.Now()
 	var let atomic.Int64
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
 			for range 100 {
-				if ok, _ := l.allow("s", now); ok {
+				if l.account("s").tokens.AllowN(now, 1) {
 					let.Add(1)
 				}
 			}

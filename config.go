@@ -52,11 +52,13 @@ type Config struct {
 	// MaxDisk is the most that the segments in Dir may take, in bytes. Beyond it
 	// counts wait in memory; Shutdown passes it rather than lose them. 0: 1 GiB.
 	MaxDisk int64
-	// MeterProvider gets the terms of Books as metrics. nil: none.
+	// MeterProvider gets the terms of Books as metrics, and decisions about callers by
+	// feature and reason. nil: none.
 	MeterProvider metric.MeterProvider
 	// OnDecision is told of every decision about a caller, before the call runs. It
 	// is called on the caller's goroutine: it must be fast and safe for concurrent
-	// use. nil: nobody is told.
+	// use. If it panics, the call goes on as decided, and the Logger is told. nil:
+	// nobody is told.
 	OnDecision func(context.Context, Decision)
 	// RefuseWhenFull refuses counts for which the disk has no room (ErrFull; a
 	// Middleware answers 503 while nothing is written). Default: they are counted
@@ -65,8 +67,10 @@ type Config struct {
 	// Retain keeps what was delivered at least this long, for Meter.Records; not in
 	// memory. 0: until delivered and out of the running period.
 	Retain time.Duration
-	// Shadow decides and reports to OnDecision, and refuses no caller. A call that
-	// leaves nobody to bill runs and counts nothing.
+	// Shadow decides and reports to OnDecision, and refuses no caller. Calls are billed
+	// as if they were let through. One that leaves nobody to bill runs and counts
+	// nothing: the metric meter.unbilled and the Logger say so. What can't be counted
+	// (ErrFull, ErrClosed) is refused as ever.
 	Shadow bool
 	// Sync is how often counts are made safe from power loss; the end of the
 	// process alone never loses any. 0: 1 s. SyncAlways: before Add returns.

@@ -43,7 +43,7 @@ var (
 type RefusedError struct {
 	Feature, Subject string         // Subject "": not known
 	Reason           license.Reason // why
-	RetryAfter       time.Duration  // when to try again; 0: not known
+	RetryAfter       time.Duration  // after which trying again may help; 0: not known
 	Cause            error          // what was found, for logs; may be nil
 
 	challenge string // for WWW-Authenticate

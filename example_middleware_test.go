@@ -95,6 +95,21 @@ func ExampleRate() {
 	// 429 meter: refused: too-fast: feature "search"
 }
 
+// What clients are told: how much they may, and how they stand.
+func ExampleRate_fields() {
+	m, _ := memory()
+	report := m.Feature("tax-report", meter.Rate(100.0/60, 100)) // 100 a minute
+	h := meter.Middleware(report, byCustomer)(http.HandlerFunc(createReport))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/reports", nil)
+	r.Header.Set("X-Customer", "cus_1")
+	h.ServeHTTP(w, r)
+	fmt.Println(w.Header().Get("RateLimit-Policy"))
+	fmt.Println(w.Header().Get("RateLimit"))
+	// Output:
+	// "tax-report";q=100;w=60
+	// "tax-report";r=99;t=1
+}
+
 func ExampleRefuse() {
 	m, _ := memory()
 	plain := meter.Refuse(func(w http.ResponseWriter, _ *http.Request, _ error) {

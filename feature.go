@@ -22,6 +22,7 @@ type Feature struct {
 	ledger     *ledger.Feature
 	calls      callConfig // defaults of the call sites
 	limiters   *limiters
+	decisions  *decisions // nil without Config.MeterProvider
 }
 
 // Feature declares a feature, at wiring. name is at most 100 bytes that print; by
@@ -92,7 +93,10 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 	if err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
-	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{}}
+	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{feature: name}}
+	if m.telemetry != nil {
+		f.decisions = &decisions{}
+	}
 	if err := f.calls.wire(f); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}

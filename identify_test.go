@@ -1,12 +1,15 @@
 package meter
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -203,4 +206,47 @@ func FuzzKeyQuery(f *testing.F) {
 			require.Equal(t, []string{key}, r.URL.Query()["key"], "the handler sees the same")
 		}
 	})
+}
+
+// As bytes on the wire, where a proxy in front may read them in another way than
+// net/http does: nothing but one good header lets anybody in.
+func TestKeySmugglingOverTheWire(t *testing.T) {
+	t.Parallel()
+	m := open(t, func(c *Config) { c.Checker = static(map[string]license.Verdict{"good": allowed("s")}) })
+	ran := 0
+	server := httptest.NewServer(Middleware(m.Feature("f"), KeyHeader("X-Key"))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran++ })))
+	defer server.Close()
+	for name, test := range map[string]struct {
+		head   string
+		status int
+	}{
+		"one":                   {"X-Key: good", 200},
+		"two":                   {"X-Key: good\r\nX-Key: bad", 401},
+		"two, in another case":  {"x-KEY: bad\r\nX-Key: good", 401},
+		"the same one twice":    {"X-Key: good\r\nX-Key: good", 401},
+		"an empty one before":   {"X-Key:\r\nX-Key: good", 401},
+		"a list":                {"X-Key: good, bad", 403},
+		"a continued line":      {"X-Key: good\r\n bad", 403},
+		"a space in the name":   {"X-Key : good", 400},
+		"an underscore":         {"X_Key: good", 401},
+		"a null":                {"X-Key: good\x00", 400},
+		"a bare CR":             {"X-Key: bad\rX-Key: good", 400},
+		"of a proxy":            {"X-Forwarded-For: good\r\nX-Forwarded-X-Key: good\r\nForwarded: for=good;by=good\r\nVia: good", 401},
+		"too long":              {"X-Key: good" + strings.Repeat("d", maxKey), 401},
+		"only after the body":   {"Trailer: X-Key\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Key: good", 401},
+		"in the body of a GET":  {"Content-Length: 11\r\n\r\nX-Key: good", 401},
+		"in the query, instead": {"X-Original-URL: /?X-Key=good", 401},
+	} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		require.NoError(t, err)
+		_, err = fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n\r\n", test.head)
+		require.NoError(t, err)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err, name)
+		require.Equal(t, test.status, res.StatusCode, name)
+		require.NoError(t, res.Body.Close())
+		require.NoError(t, conn.Close())
+	}
+	require.Equal(t, 1, ran)
+	require.EqualValues(t, 1, m.billed(t, "f", "s"))
 }

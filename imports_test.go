@@ -48,19 +48,18 @@ var layers = map[string]layer{
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
 
-	"cache":              {ours: []string{"internal/disk", "license"}, others: []string{lru, otel, metrics, traces, xrate}},
-	"license/cryptolens": {ours: []string{"internal/cryptolens", "internal/cryptolens/signed", "license"}},
-	"license/stripe":     {ours: []string{"internal/stripeapi", "license"}, others: []string{lru, stripe}},
-	"license/offline":    {ours: []string{"internal/cryptolens/signed", "internal/disk", "license"}},
-	"license/static":     {ours: []string{"license"}},
+	"cache":                             {ours: []string{"internal/disk", "license"}, others: []string{lru, otel, metrics, traces, xrate}},
+	"license/cryptolens":                {ours: []string{"internal/cryptolens", "internal/cryptolens/signed", "license"}},
+	"license/cryptolens/cryptolenstest": {},
+	"license/stripe":                    {ours: []string{"internal/stripeapi", "license"}, others: []string{lru, stripe}},
+	"license/offline":                   {ours: []string{"internal/cryptolens/signed", "internal/disk", "license"}},
+	"license/static":                    {ours: []string{"license"}},
 
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
 	"internal/disk":       {others: []string{xsys}},
 	"internal/cryptolens": {},
 	"internal/stripeapi":  {others: []string{stripe}},
-
-	"license/cryptolens/cryptolenstest": {},
 
 	"internal/cryptolens/signed": {ours: []string{"license"}, others: []string{lru}},
 

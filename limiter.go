@@ -1,19 +1,24 @@
 package meter
 
 import (
-	"hash/maphash"
+	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/inprocess/meter/internal/ledger"
 	"golang.org/x/time/rate"
 )
 
-// The LRU takes its lock for every look, so it is sharded.
 const (
-	limiterShards   = 16
+	// limiterSubjects are remembered by one limiter.
 	limiterSubjects = 65536
+	// limiterSpared bounds how many used accounts one newcomer may pass over.
+	limiterSpared = 1000
+	// maxRetryAfter keeps tiny limits from overflowing a Duration.
+	maxRetryAfter = 365 * 24 * time.Hour
 )
 
 // allowance is what Rate was given.
@@ -22,11 +27,22 @@ type allowance struct {
 	burst int
 }
 
+// next is the time after which the whole tokens of left are one more; 0 if never.
+func (a allowance) next(left float64) time.Duration {
+	if a.limit <= 0 {
+		return 0
+	}
+	missing := math.Floor(left) + 1 - left
+	seconds := min(missing/float64(a.limit), maxRetryAfter.Seconds())
+	return max(time.Duration(seconds*float64(time.Second)), 1)
+}
+
 // limiters of a feature by allowance. They live here, not in the option, so that an
 // option written inside a loop limits, too.
 type limiters struct {
-	mu  sync.Mutex
-	all map[allowance]*limiter
+	feature string
+	mu      sync.Mutex
+	all     map[allowance]*limiter
 }
 
 func (l *limiters) of(a allowance) *limiter {
@@ -38,52 +54,86 @@ func (l *limiters) of(a allowance) *limiter {
 	if l.all == nil {
 		l.all = map[allowance]*limiter{}
 	}
-	fresh := newLimiter(a)
+	fresh := newLimiter(l.feature, a)
 	l.all[a] = fresh
 	return fresh
 }
 
-// limiter holds each subject to an allowance.
+// limiter holds each subject to an allowance. The LRU owns capacity and eviction,
+// and moves an entry at every look, which takes a lock. So hits are served beside
+// it, and leave a mark that tells it what it would have noticed.
 type limiter struct {
 	allowance
-	seed   maphash.Seed
-	shards [limiterShards]*lru.Cache[string, *rate.Limiter]
+	fields rateFields
+
+	hits sync.Map // subject to *account, the same as all
+
+	mu  sync.Mutex // not taken by hits
+	all *simplelru.LRU[string, *account]
 }
 
-func newLimiter(a allowance) *limiter {
-	l := &limiter{allowance: a, seed: maphash.MakeSeed()}
-	for i := range l.shards {
-		l.shards[i], _ = lru.New[string, *rate.Limiter](limiterSubjects / limiterShards) // fails for sizes below 1 only
-	}
+// account is what a limiter knows of one subject, found once per call.
+type account struct {
+	tokens *rate.Limiter
+	series atomic.Pointer[ledger.Series] // nil: nothing was counted yet
+	used   atomic.Bool                   // since it was last spared from eviction
+}
+
+func newLimiter(feature string, a allowance) *limiter {
+	l := &limiter{allowance: a, fields: fieldsOf(feature, a)}
+	l.all, _ = simplelru.NewLRU(limiterSubjects, func(subject string, _ *account) { l.hits.Delete(subject) }) // fails for sizes below 1 only
 	return l
 }
 
-// allow takes one call of subject's allowance. Refused, it says when one is there
-// again; 0 if never.
-func (l *limiter) allow(subject string, now time.Time) (ok bool, retryAfter time.Duration) {
-	of := l.of(subject)
-	if of.AllowN(now, 1) {
-		return true, 0
+func (l *limiter) account(subject string) *account {
+	if known, ok := l.hits.Load(subject); ok {
+		a := known.(*account)
+		if !a.used.Load() { // hits on other processors share the line
+			a.used.Store(true)
+		}
+		return a
 	}
-	if l.limit <= 0 {
-		return false, 0
-	}
-	missing := 1 - of.TokensAt(now)
-	seconds := min(missing/float64(l.limit), maxRetryAfter.Seconds())
-	return false, max(time.Duration(seconds*float64(time.Second)), 1)
+	return l.open(subject)
 }
 
-// maxRetryAfter keeps tiny limits from overflowing a Duration.
-const maxRetryAfter = 365 * 24 * time.Hour
-
-func (l *limiter) of(subject string) *rate.Limiter {
-	shard := l.shards[maphash.String(l.seed, subject)%limiterShards]
-	if known, ok := shard.Get(subject); ok {
-		return known
-	}
-	fresh := rate.NewLimiter(l.limit, l.burst)
-	if known, ok, _ := shard.PeekOrAdd(strings.Clone(subject), fresh); ok {
+func (l *limiter) open(subject string) *account {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.all.Peek(subject); ok {
 		return known // another goroutine was first
 	}
-	return fresh
+	l.makeRoom()
+	subject = strings.Clone(subject) // it may be part of a request
+	a := &account{tokens: rate.NewLimiter(l.limit, l.burst)}
+	l.all.Add(subject, a)
+	l.hits.Store(subject, a)
+	return a
+}
+
+// makeRoom gives accounts used since the last time a second chance, so that the
+// LRU's oldest, which goes next, is one that nobody has used.
+func (l *limiter) makeRoom() {
+	if l.all.Len() < limiterSubjects {
+		return
+	}
+	for range limiterSpared {
+		subject, oldest, _ := l.all.GetOldest()
+		if !oldest.used.Swap(false) {
+			return
+		}
+		l.all.Get(subject)
+	}
+}
+
+// add counts n for the subject, whose series it looks up once.
+func (a *account) add(f *ledger.Feature, subject string, n int64) error {
+	if s := a.series.Load(); s != nil {
+		return s.Add(n)
+	}
+	s, err := f.Series(subject, nil)
+	if err != nil {
+		return err
+	}
+	a.series.Store(s)
+	return s.Add(n)
 }

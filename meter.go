@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ type Meter struct {
 	routes    []route
 	home      home
 	telemetry *telemetry
+	start     time.Time
 
 	mu       sync.Mutex
 	features map[string]*Feature
@@ -63,6 +65,7 @@ func Open(cfg Config) (*Meter, error) {
 	}
 	m := &Meter{
 		cfg:      cfg,
+		start:    time.Now(),
 		features: map[string]*Feature{},
 		stopped:  make(chan struct{}),
 	}
@@ -149,10 +152,9 @@ func (m *Meter) log() *slog.Logger { return m.cfg.Logger }
 
 // declared lists the features declared so far, by name.
 func (m *Meter) declared() []sink.Feature {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make([]sink.Feature, 0, len(m.features))
-	for _, f := range m.features {
+	known := m.declaredFeatures()
+	all := make([]sink.Feature, 0, len(known))
+	for _, f := range known {
 		all = append(all, sink.Feature{Name: f.name, Unit: f.unit, Kind: f.kind})
 	}
 	slices.SortFunc(all, func(a, b sink.Feature) int {
@@ -162,6 +164,12 @@ func (m *Meter) declared() []sink.Feature {
 		return 1
 	})
 	return all
+}
+
+func (m *Meter) declaredFeatures() []*Feature {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.features))
 }
 
 // Prepare asks every sink that can tell whether it can bill the features declared
@@ -212,13 +220,19 @@ func (m *Meter) Flush(ctx context.Context) error {
 // Health says what is wrong right now, for alerting; not for readiness or liveness
 // probes, for counting goes on.
 //
-// Errors: everything wrong with the directory and the routes, joined; ErrClosed
-// after Shutdown.
+// Errors: everything wrong with the directory and the routes, and what the Checker
+// says if it has a Health() error, joined; ErrClosed after Shutdown.
 func (m *Meter) Health() error {
 	if m.closing.Load() {
 		return ErrClosed
 	}
-	return errors.Join(m.ledger.Health(), m.delivery.Health())
+	var checker error
+	if c, ok := m.cfg.Checker.(interface{ Health() error }); ok {
+		if checker = asked("Health", c.Health); checker != nil {
+			checker = fmt.Errorf("meter: Checker: %w", checker)
+		}
+	}
+	return errors.Join(m.ledger.Health(), m.delivery.Health(), checker)
 }
 
 // Books shows, per feature and route, what was accepted and what became of it.

@@ -46,7 +46,8 @@ func (c *callConfig) counts(r Result) bool {
 // Middleware meters every request as one call of f. It finds the caller with the
 // Identify among opts, the feature's, or Config.Identify, and panics at wiring
 // when there is none, when an option is bad, or when f is no Sum. Refused requests
-// are answered by [WriteProblem] or Refuse and never reach the handler.
+// are answered by [WriteProblem] or Refuse, never reach the handler, and count
+// nothing.
 //
 // The handler reaches its call with [CallFrom] and [SetQuantity]. The response
 // writer is transparent: it has Flush, Hijack, Push, ReadFrom and CloseNotify
@@ -73,6 +74,11 @@ func Middleware(f *Feature, opts ...Option) func(http.Handler) http.Handler {
 	}
 	if h.identify == nil {
 		panic(fmt.Sprintf("meter: Middleware of feature %q can't tell who calls; set Config.Identify or give it an Identify such as meter.KeyHeader", f.name))
+	}
+	if h.cfg.limiter != nil && !f.meter.cfg.Shadow {
+		cfg := *h.cfg // may be the feature's
+		cfg.tellsRate = true
+		h.cfg = &cfg
 	}
 	if h.refuse = h.cfg.refuse; h.refuse == nil {
 		h.refuse = WriteProblem
@@ -103,12 +109,22 @@ type exchange struct {
 	writer responseWriter
 }
 
+// ratedExchange has room for the RateLimit fields, too.
+type ratedExchange struct {
+	exchange
+	rate rateText
+}
+
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{}
+	x, rate := h.exchange()
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.who(r)
-	if err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown); err != nil {
+	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
+	if rate != nil && x.ctx.call.account != nil {
+		h.cfg.limiter.fields.write(w.Header(), rate, x.ctx.call.left)
+	}
+	if err != nil {
 		h.refuse(w, r, err)
 		return
 	}
@@ -134,19 +150,34 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	returned = true
 }
 
+func (h *metered) exchange() (*exchange, *rateText) {
+	if h.cfg.tellsRate {
+		x := &ratedExchange{}
+		return &x.exchange, &x.rate
+	}
+	return &exchange{}, nil
+}
+
 func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
 	who, err := h.identify(r)
 	if err == nil {
 		return who, nil
 	}
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		named := *refused
-		named.Feature = h.feature.name
-		return who, &named
+	if refusal, ok := errors.AsType[*RefusedError](err); ok {
+		if refusal != nil {
+			named := *refusal
+			named.Feature = h.feature.name
+			return who, &named
+		}
+		err = errNilRefusal
 	}
-	h.feature.warn(r.Context(), "Identify failed", err)
+	h.feature.warn(r.Context(), refused, "Identify failed", err)
 	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
 }
+
+// errNilRefusal is a common slip: a variable of type *RefusedError, returned as an
+// error without having been set.
+var errNilRefusal = errors.New("meter: Identify returned a nil *RefusedError, which is an error; return nil")
 
 func (h *metered) end(x *exchange, r *http.Request, result Result) {
 	result.Status, result.Hijacked = x.writer.status, x.writer.hijacked

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/inprocess/meter/cache"
 	"github.com/inprocess/meter/license"
 	"github.com/stretchr/testify/require"
 )
@@ -209,7 +210,7 @@ func TestMiddlewareRefuses(t *testing.T) {
 	require.Equal(t, 402, serve(h, "unpaid").Code)
 	require.Equal(t, 403, serve(h, "nonsense").Code)
 	require.Equal(t, 503, serve(h, "down").Code)
-	require.Equal(t, "1", serve(h, "down").Header().Get("Retry-After"))
+	require.Empty(t, serve(h, "down").Header().Get("Retry-After"), "nobody knows")
 
 	unsure := Middleware(f, Identify(func(*http.Request) (Caller, error) { return Caller{}, broken }))(handler)
 	w = serve(unsure, "")
@@ -250,7 +251,8 @@ func TestMiddlewareInShadow(t *testing.T) {
 	}
 	require.NoError(t, m.Flush(t.Context()))
 	require.Empty(t, m.sink.Records())
-	require.Empty(t, m.logs.all())
+	require.Len(t, m.logs.all(), 1, "once a minute")
+	require.Contains(t, m.logs.all()[0], "nobody is billed for")
 }
 
 // A success that could not be counted is given away only if it is out already.
@@ -401,6 +403,23 @@ func TestMultipartFilesAreRemoved(t *testing.T) {
 	server.Close() // waits for the server's side of the request
 	_, err = os.Stat(<-files)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// What is checked, limited and told about allocates no more than what is not.
+func TestMiddlewareAllocatesNoMoreForALicense(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
+	verdicts := cache.New(cache.Config{Checker: static(map[string]license.Verdict{"good": allowed("s")})})
+	checked := open(t, func(c *Config) { c.Checker, c.MeterProvider = verdicts, &recorder{} })
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("X-Key", "good")
+	r.Header.Set("X-Subject", "s")
+	allocations := func(h http.Handler) float64 {
+		w := &discard{header: http.Header{}}
+		return testing.AllocsPerRun(200, func() { clear(w.header); h.ServeHTTP(w, r) })
+	}
+	bare := allocations(Middleware(open(t).Feature("f"), Identify(bySubject))(handler))
+	require.Equal(t, bare, allocations(Middleware(checked.Feature("f", Rate(1e9, 1e9)), KeyHeader("X-Key"))(handler)))
+	require.EqualValues(t, 201, checked.Feature("f").Total("s").Quantity)
 }
 
 func TestMiddlewareAllocates(t *testing.T) {

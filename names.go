@@ -51,8 +51,12 @@ func badValue(s string, most int) string {
 	return ""
 }
 
-// hasControl reports control characters and broken UTF-8.
+// hasControl reports control characters and broken UTF-8. It looks at eight bytes
+// at a time while they are of the usual kind: every call has a key and a subject.
 func hasControl(s string) bool {
+	for len(s) >= 8 && plainASCII(s) {
+		s = s[8:]
+	}
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		if c >= utf8.RuneSelf {
@@ -63,6 +67,17 @@ func hasControl(s string) bool {
 		}
 	}
 	return false
+}
+
+// plainASCII says that the first eight bytes are ASCII without control characters.
+func plainASCII(s string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	_ = s[7]
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	below := x - ' '*ones         // borrows where a byte is below a space
+	del := (x ^ 0x7f*ones) - ones // borrows where a byte is 0x7f
+	return (x|below|del)&tops == 0
 }
 
 func hasControlRune(s string) bool {

@@ -40,6 +40,7 @@ type callConfig struct {
 	held      int64                                           // reserved of the quota
 	rate      *allowance                                      // nil: any rate
 	limiter   *limiter                                        // for rate, from the feature
+	tellsRate bool                                            // Middleware answers with RateLimit fields
 }
 
 type featureOption func(*featureConfig)
@@ -87,9 +88,21 @@ func Hold(n int64) Option {
 // Rate lets each subject make l calls of the feature a second, and burst at once;
 // beyond that they are refused as license.TooFast. rate.Inf: any rate. Call sites
 // of one feature with the same l and burst share an allowance. A subject not seen
-// for long may start over with a full one: 65,536 are remembered. A negative l, and
-// a burst below 1, which would never let a call through, are an error of Begin, at
-// wiring a panic.
+// for long may start over with a full one: 65,536 are remembered.
+//
+// A refused call takes nothing of the allowance, whatever it was refused for; one
+// that fails has taken its part. [Middleware] tells clients how they stand, when a
+// request was let through and when it came too fast, in the fields RateLimit-Policy
+// and RateLimit of draft-ietf-httpapi-ratelimit-headers-11; with Rate(100.0/60, 100)
+// for the feature "report":
+//
+//	RateLimit-Policy: "report";q=100;w=60
+//	RateLimit: "report";r=99;t=1
+//
+// Under [Config.Shadow] it does not, for nobody needs to slow down.
+//
+// A negative l, and a burst below 1, which would never let a call through, are an
+// error of Begin, at wiring a panic.
 func Rate(l rate.Limit, burst int) Option {
 	return callOption(func(c *callConfig) { c.rate = &allowance{l, burst} })
 }

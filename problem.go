@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 
@@ -41,21 +40,26 @@ const cannotCount = "The use can't be counted right now; try again later."
 
 // WriteProblem answers a request with err as RFC 9457, application/problem+json: a
 // *RefusedError with its status and reason, 500 without details for any other
-// error. 401 carries WWW-Authenticate, 429 and 503 Retry-After in whole seconds,
-// rounded up, at least 1. Neither keys nor the error's cause are shown. Call it
-// before anything else was written.
+// error. 401 carries WWW-Authenticate; 429 carries Retry-After in whole seconds,
+// rounded up, at least 1, and 503 does if the time is known. Neither keys nor the
+// error's cause are shown. Call it before anything else was written.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	p := problem{Type: "about:blank", Status: http.StatusInternalServerError}
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
+	if refused, ok := errors.AsType[*RefusedError](err); ok && refused != nil {
 		p = describe(refused)
 		switch p.Status {
 		case http.StatusUnauthorized:
 			if h.Get("WWW-Authenticate") == "" {
 				h.Set("WWW-Authenticate", refused.authenticate())
 			}
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			h.Set("Retry-After", strconv.FormatInt(max(int64(math.Ceil(refused.RetryAfter.Seconds())), 1), 10))
+		case http.StatusTooManyRequests:
+			h.Set("Retry-After", strconv.FormatInt(wholeSeconds(refused.RetryAfter), 10))
+		case http.StatusServiceUnavailable:
+			h.Del("Retry-After")
+			if refused.RetryAfter > 0 { // else clients wait as they do in any outage
+				h.Set("Retry-After", strconv.FormatInt(wholeSeconds(refused.RetryAfter), 10))
+			}
 		}
 	}
 	p.Title = http.StatusText(p.Status)

@@ -37,7 +37,7 @@ func TestWriteProblem(t *testing.T) {
 		"too fast, a bit":      {refused(license.TooFast, 1), 429, "TooFast", "1"},
 		"too fast, no time":    {refused(license.TooFast, 0), 429, "TooFast", "1"},
 		"unavailable":          {refused(license.Unavailable, 90*time.Second), 503, "Unavailable", "90"},
-		"unavailable, no time": {refused(license.Unavailable, 0), 503, "Unavailable", "1"},
+		"unavailable, no time": {refused(license.Unavailable, 0), 503, "Unavailable", ""},
 		"made up":              {refused("made-up", 0), 403, "Reason", ""},
 		"another error":        {secret, 500, "", ""},
 		"nil":                  {nil, 500, "", ""},

@@ -30,6 +30,7 @@ func newTelemetry(m *Meter) (*telemetry, error) {
 	in.level("meter.voided", "Units written off by an operator.", func(l Line) int64 { return l.Voided })
 	in.level("meter.superseded", "Levels made obsolete by newer ones.", func(l Line) int64 { return l.Superseded })
 	in.level("meter.damaged", "Units lost by a disk.", func(l Line) int64 { return l.Damaged })
+	in.decisions()
 	t := &telemetry{}
 	if in.err == nil {
 		t.flushes, in.err = in.meter.Float64Histogram("meter.flush.duration",
@@ -38,6 +39,7 @@ func newTelemetry(m *Meter) (*telemetry, error) {
 	if in.err == nil {
 		t.registration, in.err = in.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 			in.observe(o, m.Books())
+			in.decisionMetrics.observe(o, m.cfg.Shadow, m.declaredFeatures())
 			return nil
 		}, in.observables...)
 	}
@@ -64,6 +66,7 @@ func (t *telemetry) stop() {
 }
 
 type instruments struct {
+	decisionMetrics
 	meter       metric.Meter
 	observables []metric.Observable
 	terms       []term

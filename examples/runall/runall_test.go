@@ -47,6 +47,16 @@ var examples = map[string][]string{
 		"cus_ada: counted 6, the server bills 6\ncus_bob: counted 8, the server bills 8\n",
 		"  tax-report  licensing        14        0         14         0 ",
 	},
+	"licensed": {
+		"  ada      tax-report  200               Cryptolens was asked\n  ada      tax-report  200               from memory\n",
+		"  eve      tax-report  403 expired       Cryptolens was asked\n",
+		`RateLimit: "export";r=0;t=`,
+		"  bob      tax-report  403 blocked       Cryptolens was asked\n",
+		"  new      tax-report  503 unavailable   Cryptolens could not be asked\n",
+		"3 records not delivered, safe on disk",
+		"  new      tax-report  200               Cryptolens was asked\n",
+		"  ada      is billed 6\n  bob      is billed 1\n  eve      is billed 0\n  new      is billed 1\n",
+	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",
