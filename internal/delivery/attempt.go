@@ -41,9 +41,10 @@ func (r *route) deliver(a *attempt) {
 
 	r.panics.note(err)
 	v := judge(records, err, now)
+	r.conclude(a, &v, now) // first: the ledger may give the records to the next attempt
 	lost := a.batch.Resolve(v.results)
 	end(&v, now.Sub(a.began))
-	r.settle(a, &v, lost, now)
+	r.settle(a, &v, lost)
 }
 
 // copied is a deep copy: a sink that keeps or changes what it was given must hurt
@@ -56,13 +57,9 @@ func copied(records []sink.Record) []sink.Record {
 	return records
 }
 
-// settle draws the route's conclusions from an attempt that ended.
-func (r *route) settle(a *attempt, v *verdict, lost error, now time.Time) {
+// conclude draws the route's conclusions from what the sink answered.
+func (r *route) conclude(a *attempt, v *verdict, now time.Time) {
 	r.mu.Lock()
-	delete(r.running, a)
-	for _, f := range r.flushes {
-		f.note(a, v, lost, r.limits.DedupeWindow > 0)
-	}
 	var report func()
 	if v.progress {
 		report = r.worked(v, now)
@@ -79,6 +76,16 @@ func (r *route) settle(a *attempt, v *verdict, lost error, now time.Time) {
 		r.log.LogAttrs(context.Background(), slog.LevelWarn, "sink rejects records",
 			slog.Int("records", v.count[sink.Rejected]), slog.String("error", text(v.err)))
 	}
+}
+
+// settle ends an attempt whose results the ledger has, or has lost.
+func (r *route) settle(a *attempt, v *verdict, lost error) {
+	r.mu.Lock()
+	delete(r.running, a)
+	for _, f := range r.flushes {
+		f.note(a, v, lost, r.limits.DedupeWindow > 0)
+	}
+	r.mu.Unlock()
 	if lost != nil { // the ledger keeps it in memory, and says so in its health
 		r.log.LogAttrs(context.Background(), slog.LevelError, "outcome of a delivery could not be stored",
 			slog.Int("records", len(a.batch.Records)), slog.String("outcome", v.outcome()), slog.String("error", text(lost)))

@@ -24,7 +24,8 @@ type fakeLedger struct {
 	last    int
 	settled []string
 
-	counted func(open int) // called by OpenRecords before it returns
+	counted  func(open int) // called by OpenRecords before it returns
+	resolved func()         // called by Resolve before it returns
 }
 
 type fakeRoute struct {
@@ -160,7 +161,11 @@ func (l *fakeLedger) Take(route, most int, hold func(sink.Feature) bool) (*Batch
 		if resolved.Swap(true) {
 			l.t.Error("batch resolved twice")
 		}
-		return l.resolve(r, taken, results)
+		err := l.resolve(r, taken, results)
+		if l.resolved != nil {
+			l.resolved()
+		}
+		return err
 	}
 	return batch, nil
 }

@@ -242,6 +242,34 @@ func TestConcurrentFailuresCountOnce(t *testing.T) {
 	})
 }
 
+// TestPauseBeforeTheNextAttempt has the dispatcher look at the moment at which a
+// failed attempt's records can be taken again.
+func TestPauseBeforeTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		l.resolved = func() {
+			select {
+			case l.routes[0].ready <- struct{}{}:
+			default:
+			}
+			synctest.Wait()
+		}
+		s := newBiller(t, func(_ context.Context, call int, _ []sink.Record) error {
+			if call == 1 {
+				return errors.New("reply lost")
+			}
+			return nil
+		})
+		s.limits = sink.Limits{Concurrency: 2, DedupeWindow: sink.Forever}
+		l.add("f", "s")
+		begin(t, l, nil, s)
+		time.Sleep(time.Minute)
+		require.Len(t, s.gaps(), 1)
+		require.GreaterOrEqual(t, s.gaps()[0], firstPause/2)
+	})
+}
+
 func TestConcurrencyIsUsedAndKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
