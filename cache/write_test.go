@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -97,6 +99,31 @@ func TestFilesAreForNobodyElse(t *testing.T) {
 			names = append(names, e.Name())
 		}
 		require.Equal(h, []string{"verdicts", "verdicts.key", "verdicts.lock"}, names)
+	})
+}
+
+// Whoever has opened the file goes on reading what it was, and so does the next
+// process if this one dies in the middle.
+func TestAWriteLeavesTheOldFileAsItWas(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("an open file is not replaced there")
+	}
+	inHome(t, func(h *home) {
+		w := h.start()
+		w.answer("k", license.Allowed)
+		w.file.flush()
+		before := h.file("")
+		old, err := os.Open(h.path)
+		require.NoError(h, err)
+		defer old.Close()
+		w.InvalidateAll()
+		w.file.flush()
+		still, err := io.ReadAll(old)
+		require.NoError(h, err)
+		require.True(h, bytes.Equal(before, still))
+		require.NotEqual(h, before, h.file(""))
+		h.stop(w)
 	})
 }
 
