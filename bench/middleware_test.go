@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/inprocess/meter"
 	"github.com/stretchr/testify/require"
@@ -84,36 +83,28 @@ func BenchmarkMiddleware(b *testing.B) {
 }
 
 // BenchmarkAdded says in one number what the rows above say in four: the part of
-// otelhttp's own cost that meter adds to a request. The handlers take turns, and
-// each is judged by its best one, so that a busy machine hardly changes the ratio.
+// otelhttp's own cost that meter adds to a request.
 func BenchmarkAdded(b *testing.B) {
-	const requests = 200
 	w, r := &writer{header: http.Header{}}, request()
-	handlers := []http.Handler{
-		bare,
-		meter.Middleware(open(b, meter.InMemory).Feature("report"))(bare),
-		meter.Middleware(open(b, b.TempDir()).Feature("report"))(bare),
-		noopTelemetry(),
-	}
-	best := make([]time.Duration, len(handlers))
-	for b.Loop() {
-		for i, h := range handlers {
-			began := time.Now()
-			for range requests {
+	serving := func(h http.Handler) contender {
+		return contender{run: func(n int) {
+			for range n {
 				h.ServeHTTP(w, r)
 			}
-			if took := time.Since(began); best[i] == 0 || took < best[i] {
-				best[i] = took
-			}
-		}
+		}}
 	}
-	added := func(i int) float64 { return float64(best[i]-best[0]) / requests }
+	best := turns(b, 200, []contender{
+		serving(bare),
+		serving(meter.Middleware(open(b, meter.InMemory).Feature("report"))(bare)),
+		serving(meter.Middleware(open(b, b.TempDir()).Feature("report"))(bare)),
+		serving(noopTelemetry()),
+	})
+	added := func(i int) float64 { return best[i] - best[0] }
 	b.ReportMetric(added(1), "memory-ns")
 	b.ReportMetric(added(2), "directory-ns")
 	b.ReportMetric(added(3), "otelhttp-ns")
 	b.ReportMetric(added(1)/added(3), "memory/otelhttp")
 	b.ReportMetric(added(2)/added(3), "directory/otelhttp")
-	b.ReportMetric(0, "ns/op") // of the turns: says nothing
 }
 
 // Allocations can be counted exactly, so a test holds them to the promise.
