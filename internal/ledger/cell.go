@@ -32,6 +32,7 @@ type spread struct {
 // place is where a series counts. It keeps the segment's memory mapped for as long
 // as anybody can reach it.
 type place struct {
+	series *Series // of the slot
 	seg    *segment
 	word   *atomic.Uint64 // of the series' own slot
 	spread *spread        // nil: none
@@ -93,9 +94,9 @@ func stripesWanted() int {
 	return n
 }
 
-// add counts n for s in its own slot or in one of its stripes.
-func (p *place) add(s *Series, n uint64) result {
-	seg := p.seg
+// add counts n in the series' own slot or in one of its stripes.
+func (p *place) add(n uint64) result {
+	s, seg := p.series, p.seg
 	if sp := p.spread; sp != nil && n <= seg.stripeLimit() {
 		// Goroutines that run at the same time have stacks of their own: the
 		// address of a local tells them apart without asking the scheduler.

@@ -174,7 +174,7 @@ func (seg *segment) register(s *Series) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	p := place{seg: seg, word: seg.word(c.block), cell: i}
+	p := place{series: s, seg: seg, word: seg.word(c.block), cell: i}
 	if s.is(hot) && !s.is(undivided) {
 		p.spread = seg.divide(s, c.block)
 	}

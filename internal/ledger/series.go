@@ -59,6 +59,7 @@ func (s *Series) index() *index {
 // place is where the series counts; ok is false if it is not registered in the
 // active segment.
 func (s *Series) place() (p place, ok bool) {
+	p.series = s
 	for {
 		p.seg = s.seg.Load()
 		if p.seg == nil {
@@ -107,7 +108,7 @@ func (s *Series) Add(n int64) error {
 
 func (s *Series) addSlow(n int64) error {
 	if n > 0 && s.flags.Load()&(quick|spreading) == quick|spreading {
-		if p, ok := s.place(); ok && p.add(s, uint64(n)) == counted {
+		if p, ok := s.place(); ok && p.add(uint64(n)) == counted {
 			return nil
 		}
 	}
@@ -128,7 +129,7 @@ func (s *Series) addSlow(n int64) error {
 	if uint64(n) > shareOf(l.maxQuantity) {
 		s.undivide()
 	}
-	return s.count(func(p *place) result { return p.add(s, uint64(n)) })
+	return s.count(func(p *place) result { return p.add(uint64(n)) })
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
@@ -171,12 +172,12 @@ func (s *Series) count(op func(*place) result) error {
 			}
 			return p.seg.journal.commit(p.seg.cell(p.cell))
 		case retired:
-			s.leave(p.seg)
+			p.series.leave(p.seg)
 		case faulted:
 			l.poison(p.seg)
-			s.leave(p.seg)
+			p.series.leave(p.seg)
 		case collided:
-			s.divide(p.seg)
+			p.series.divide(p.seg)
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
@@ -196,6 +197,7 @@ func (s *Series) register() (place, error) {
 	if s.is(evicted) {
 		// Counter handles outlive their place in the index.
 		if twin := x.find(s.name()); twin != nil {
+			twin.mark(s.flags.Load() & undivided) // the quantity at hand, too
 			return twin.registerLocked()
 		}
 		s.unmark(evicted)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,7 +25,7 @@ func TestSpreadAfterSealing(t *testing.T) {
 		rotate(t, l)
 		s.divide(p.seg)
 		require.Nil(t, p.seg.spread(p.seg.cell(p.cell).block))
-		require.Equal(t, retired, p.add(s, 5))
+		require.Equal(t, retired, p.add(5))
 	})
 }
 
@@ -108,4 +109,37 @@ func TestSpreadLeavesRoom(t *testing.T) {
 	deliver(t, l, 0, sink.Delivered)
 	require.Empty(t, held(l, "main"))
 	require.NoError(t, l.Health())
+}
+
+// TestHandleOfAnEvictedSeries keeps a handle over a month without use, while the
+// same customer is counted by name again.
+func TestHandleOfAnEvictedSeries(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir())
+		f := feature(t, l, "calls", sink.Sum)
+		old, err := f.Series("ann", nil)
+		require.NoError(t, err)
+		require.NoError(t, old.Add(1))
+		rotate(t, l)
+		for range 2 { // the first begins the month, and finds that ann was used before it
+			time.Sleep(31 * 24 * time.Hour)
+			require.NoError(t, f.Add("bob", 1))
+			rotate(t, l)
+			l.tidy()
+		}
+		require.True(t, old.is(evicted))
+		require.NoError(t, f.Add("ann", 2))
+		twin, err := f.Series("ann", nil)
+		require.NoError(t, err)
+		require.NotSame(t, old, twin)
+		require.NoError(t, old.Add(3))
+		total, _, _ := f.Total("ann")
+		require.EqualValues(t, 5, total, "in one slot")
+		most := l.maxQuantity
+		require.NoError(t, old.Add(most-1), "more than the word's own share")
+		rotate(t, l)
+		records := deliver(t, l, 0, sink.Delivered)
+		require.EqualValues(t, 1+5+most-1, sum(records, "calls", "ann"))
+	})
 }
