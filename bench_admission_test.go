@@ -82,7 +82,11 @@ func BenchmarkAdmission(b *testing.B) {
 	}
 	ways := map[string]func() func(i int){ // what each goroutine does
 		"meter": func() func(int) {
-			x := &callContext{}
+			x := &struct {
+				_ [128]byte // goroutines must not share a cache line
+				callContext
+				_ [128]byte
+			}{}
 			return func(i int) {
 				x.call = Call{}
 				if f.admit(&x.call, ctx, &f.calls, Caller{Key: a.keys[i]}, nil) == nil {
