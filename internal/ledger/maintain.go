@@ -20,7 +20,8 @@ func (l *Ledger) maintain() {
 	for {
 		wait := sync
 		if l.window > 0 {
-			wait = min(wait, time.Until(l.due(window)))
+			now := time.Now()
+			wait = min(wait, l.due(window, now).Sub(now))
 		}
 		if l.inMemoryOnly() {
 			wait = min(wait, time.Second)
@@ -47,9 +48,9 @@ func (l *Ledger) maintain() {
 				l.prepareSpare()
 			})
 		}
-		if l.window > 0 && !now.Before(l.due(window)) {
+		if l.window > 0 && !now.Before(l.due(window, now)) {
 			l.background(func() {
-				if !now.Before(l.due(window)) { // a flush may have been faster
+				if !now.Before(l.due(window, now)) { // a flush may have been faster
 					_ = l.rotate(false) // a failure shows in Health
 				}
 			})
@@ -122,12 +123,12 @@ func (l *Ledger) EndWindowAt(route int, at time.Time) {
 	}
 }
 
-// due is when the running window ends: at its regular end or where a route wants
-// it, but not so soon after its begin, or before an end that matters, that windows
+// due is when the running window ends, seen from now: at its regular end or where a
+// route wants it, but not so soon after its begin, or before an end that matters, that windows
 // would begin too near to each other. What has passed since its begin is not the wall
 // clock's business, which may have been set back.
-func (l *Ledger) due(window time.Time) time.Time {
-	soonest := l.SoonestEnd()
+func (l *Ledger) due(window, now time.Time) time.Time {
+	soonest := now.Add(l.youth(now))
 	at := later(window, soonest)
 	if first := l.firstEnd(); first != 0 && first < at.Unix()+l.spacing {
 		at = later(time.Unix(first, 0), soonest)
@@ -145,12 +146,13 @@ func later(a, b time.Time) time.Time {
 // SoonestEnd is when the running window may end at the soonest. Where ends follow each
 // other closely, one before it can't be kept, and to try would cost the next one, too.
 func (l *Ledger) SoonestEnd() time.Time {
-	return time.Now().Add(l.youth())
+	now := time.Now()
+	return now.Add(l.youth(now))
 }
 
 // youth is how long the running window must still run.
-func (l *Ledger) youth() time.Duration {
-	return max(0, time.Duration(l.spacing)*time.Second-time.Since(l.active.Load().since))
+func (l *Ledger) youth(now time.Time) time.Duration {
+	return max(0, time.Duration(l.spacing)*time.Second-now.Sub(l.active.Load().since))
 }
 
 // firstEnd is the first second at which a route wants a window to end; 0: none.
