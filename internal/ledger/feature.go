@@ -95,15 +95,16 @@ func (f *Feature) Add(subject string, n int64) error {
 // Series resolves the series of a subject and dimensions; its methods are the
 // fastest way to count.
 func (f *Feature) Series(subject string, dimensions map[string]string) (*Series, error) {
-	if s := f.plain.find(subject); s != nil && len(dimensions) == 0 {
-		return s, nil
+	if len(dimensions) == 0 {
+		if s := f.plain.find(subject); s != nil {
+			return s, nil
+		}
 	}
 	if err := checkSeries(subject, dimensions); err != nil {
 		return nil, err
 	}
-	plain := f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) })
 	if len(dimensions) == 0 {
-		return plain, nil
+		return f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) }), nil
 	}
 	key := string(appendKey(nil, f.name, subject, dimensions))
 	if len(key) > maxKey {
@@ -111,18 +112,31 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 	}
 	return f.dimensioned.findOrAdd(key, func() *Series {
 		s := newSeries(f, key, dimensioned)
-		for {
-			first := plain.next.Load()
-			s.next.Store(first)
-			if !plain.next.CompareAndSwap(first, s) {
-				continue
-			}
-			if !plain.is(evicted) {
-				return s
-			}
-			plain = f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) })
-		}
+		f.link(subject, s)
+		return s
 	}), nil
+}
+
+// link makes a series with dimensions part of its subject's total, unless it is. It is not
+// evicted any more. The caller holds the lock of the series' shard.
+func (f *Feature) link(subject string, s *Series) {
+	x := f.plain
+	sh := x.shard(x.hash(subject))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	plain := x.find(subject)
+	if plain == nil {
+		plain = newSeries(f, subject, 0)
+		x.insert(plain)
+	}
+	f.ledger.totalsMu.Lock()
+	defer f.ledger.totalsMu.Unlock()
+	s.unmark(evicted)
+	if !s.is(linked) {
+		s.mark(linked)
+		s.next.Store(plain.next.Load())
+		plain.next.Store(s)
+	}
 }
 
 // Total is what was counted for subject in the running calendar month, UTC, with
@@ -165,41 +179,4 @@ func (s *Series) inMonth(month int32) int64 {
 		}
 	}
 	return total
-}
-
-// evictIdle forgets, once a month, series that were not used in it, so that memory follows
-// the customers of a month and not all there ever were.
-func (l *Ledger) evictIdle() {
-	l.totalsMu.Lock()
-	month := l.totalsMonth
-	l.totalsMu.Unlock()
-	if month == l.evictedIn {
-		return
-	}
-	l.evictedIn = month
-	for _, f := range l.featuresNow() {
-		for _, x := range [...]*index{f.plain, f.dimensioned} {
-			for i := range x.shards {
-				sh := &x.shards[i]
-				sh.mu.Lock()
-				l.totalsMu.Lock()
-				stale := func(s *Series) bool {
-					return s.total == 0 && s.seg.Load() == nil && s.next.Load() == nil
-				}
-				sh.each(func(s *Series) {
-					if stale(s) {
-						s.mark(evicted)
-						if s.next.Load() != nil { // one with dimensions came just now
-							s.unmark(evicted)
-						}
-					}
-				})
-				if sh.n > 0 {
-					x.rebuild(sh, func(s *Series) bool { return !s.is(evicted) })
-				}
-				l.totalsMu.Unlock()
-				sh.mu.Unlock()
-			}
-		}
-	}
 }

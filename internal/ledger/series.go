@@ -19,7 +19,7 @@ type Series struct {
 	feature *Feature
 	cell    atomic.Uint32 // the slot's other side, by number
 	flags   atomic.Uint32
-	next    atomic.Pointer[Series] // from a plain series on: those of the same subject with dimensions
+	next    atomic.Pointer[Series] // from a plain series on: those of the same subject with dimensions; changed under Ledger.totalsMu
 	total   int64                  // sealed in Ledger.totalsMonth; guarded by Ledger.totalsMu
 	nameLen uint32
 }
@@ -30,7 +30,8 @@ const (
 	hot                            // writers collided on it before: spread it at once
 	dimensioned                    // its name is an encoded key
 	undivided                      // it counts quantities that one word must take as a whole: never spread
-	evicted                        // no longer in the index; guarded by the shard's lock
+	evicted                        // no longer in the index; guarded by the shard's lock, with dimensions by the subject's, too
+	linked                         // with dimensions: among those of its subject; guarded by the lock of the subject's shard
 )
 
 func newSeries(f *Feature, name string, flags uint32) *Series {
@@ -87,8 +88,14 @@ func (s *Series) settle(p place) {
 	s.seg.Store(p.seg)
 }
 
-// leave makes the series forget a segment, so that it pins nothing.
-func (s *Series) leave(seg *segment) { s.seg.CompareAndSwap(seg, nil) }
+// leave makes the series forget a segment, so that it pins nothing of it.
+func (s *Series) leave(seg *segment) {
+	word, sp := s.word.Load(), s.spread.Load()
+	if s.seg.CompareAndSwap(seg, nil) { // so these were the segment's
+		s.word.CompareAndSwap(word, nil)
+		s.spread.CompareAndSwap(sp, nil)
+	}
+}
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
@@ -199,6 +206,10 @@ func (s *Series) register() (place, error) {
 		if twin := x.find(s.name()); twin != nil {
 			twin.mark(s.flags.Load() & undivided) // the quantity at hand, too
 			return twin.registerLocked()
+		}
+		if s.is(dimensioned) {
+			_, subject, _, _ := decodeKey([]byte(s.name())) // that we have encoded
+			s.feature.link(subject, s)
 		}
 		s.unmark(evicted)
 		x.insert(s)
