@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -134,7 +135,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 	if why := badValue(who.Machine, maxMachine); why != "" {
 		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: machine: %s", ErrName, why))
 	}
-	err := f.ask(ctx, who, v)
+	wait, err := f.ask(ctx, who, v)
 	subject := who.Subject
 	if v.Subject != "" {
 		subject = v.Subject // the license server knows better than the host
@@ -160,9 +161,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 	case v.Status != license.Allowed && !m.cfg.AllowUnknown:
 		f.warn(ctx, refused, "the Checker gave no verdict", err)
 		refusal := f.refusal(license.Unavailable, subject, err)
-		if wait := retrier(nil); errors.As(err, &wait) {
-			refusal.RetryAfter = wait.RetryAfter()
-		}
+		refusal.RetryAfter = wait
 		return subject, refusal
 	case subject == "":
 		f.warn(ctx, refused, "the verdict names no Subject to bill", err)
@@ -177,19 +176,24 @@ type retrier interface{ RetryAfter() time.Duration }
 
 var errUntil = errors.New("meter: the verdict was valid until a time that has passed")
 
-// ask asks the Checker. With an error v is zero. A panic is one, for a Checker's bug
-// must not end connections.
-func (f *Feature) ask(ctx context.Context, who *Caller, v *license.Verdict) (err error) {
+// ask asks the Checker. With an error v is zero, and wait is when to ask again, if
+// the error knows. A panic is an error, for a Checker's bug must not end connections,
+// and so is one of the error's own methods.
+func (f *Feature) ask(ctx context.Context, who *Caller, v *license.Verdict) (wait time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			*v, err = license.Verdict{}, &panicked{"Checker", p, debug.Stack()}
+			*v, wait, err = license.Verdict{}, 0, &panicked{"Checker", p, debug.Stack()}
 		}
 	}()
 	*v, err = f.meter.cfg.Checker.Check(ctx, license.Query{Key: who.Key, Subject: who.Subject, Feature: f.name, Machine: who.Machine})
 	if err != nil {
-		*v, err = license.Verdict{}, withoutKey(err, who.Key)
+		*v = license.Verdict{}
+		if r := retrier(nil); errors.As(err, &r) {
+			wait = r.RetryAfter()
+		}
+		err = withoutKey(err, who.Key)
 	}
-	return err
+	return wait, err
 }
 
 // withoutKey hides a key that a Checker has put into its error, as net/url does
@@ -198,7 +202,7 @@ func withoutKey(err error, key license.Key) error {
 	text := err.Error()
 	_ = errors.Is(err, errUntil)
 	hidden := text
-	for _, secret := range []string{key.Reveal(), url.QueryEscape(key.Reveal()), url.PathEscape(key.Reveal())} {
+	for _, secret := range spellings(key.Reveal()) {
 		if secret != "" {
 			hidden = strings.ReplaceAll(hidden, secret, "[key]")
 		}
@@ -207,6 +211,15 @@ func withoutKey(err error, key license.Key) error {
 		return err
 	}
 	return &keylessError{err, hidden}
+}
+
+// spellings are the ways in which a key comes to stand in an error's text.
+func spellings(key string) []string {
+	quoted := strconv.Quote(key)
+	return []string{
+		key, quoted[1 : len(quoted)-1],
+		url.QueryEscape(key), url.PathEscape(key), (&url.URL{Path: key}).EscapedPath(),
+	}
 }
 
 // keylessError is an error with another text. It answers for what has the key, and

@@ -222,6 +222,32 @@ type pause time.Duration
 func (pause) Error() string               { return "paused" }
 func (p pause) RetryAfter() time.Duration { return time.Duration(p) }
 
+// Errors one of whose methods panics.
+type (
+	brokenRetryAfter struct{ error }
+	brokenAs         struct{ error }
+)
+
+func (brokenRetryAfter) RetryAfter() time.Duration { panic("no header in this reply") }
+func (brokenAs) As(any) bool                       { panic("no target") }
+
+func TestBrokenErrorsOfTheCheckerAreUnknown(t *testing.T) {
+	t.Parallel()
+	down := errors.New("down")
+	for _, broken := range []error{brokenRetryAfter{down}, brokenAs{down}} {
+		m := open(t, func(c *Config) {
+			c.Checker = license.CheckerFunc(func(context.Context, license.Query) (license.Verdict, error) {
+				return license.Verdict{}, fmt.Errorf("wrapped: %w", broken)
+			})
+		})
+		_, _, err := m.Feature("f").Begin(WithCaller(t.Context(), Caller{Key: license.NewKey("good")}))
+		refusal := asRefused(t, err)
+		require.Equal(t, license.Unavailable, refusal.Reason)
+		require.Zero(t, refusal.RetryAfter)
+		require.ErrorContains(t, refusal.Cause, "the Checker panicked with a string")
+	}
+}
+
 // A bug in the hook neither ends the request nor changes what was decided.
 func TestOnDecisionPanics(t *testing.T) {
 	t.Parallel()

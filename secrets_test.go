@@ -178,3 +178,22 @@ type answer struct {
 }
 
 func (a *answer) WriteHeader(status int) { a.status = status }
+
+// A Checker's error may spell a key as an address or a quotation does.
+func TestKeysAreHiddenInEverySpelling(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"CANARY key/1", "CANARY&1", `CANARY"1`, "CANÁRY/1", "CANARY%1"} {
+		path := &url.URL{Scheme: "https", Host: "licenses.example", Path: "/keys/" + key}
+		query := &url.URL{Scheme: "https", Host: "licenses.example", RawQuery: url.Values{"key": {key}}.Encode()}
+		for _, err := range []error{
+			errors.New("no license " + key),
+			fmt.Errorf("no license %q", key),
+			&url.Error{Op: "Get", URL: path.String(), Err: context.Canceled},
+			&url.Error{Op: "Get", URL: query.String(), Err: context.Canceled},
+		} {
+			hidden := withoutKey(err, license.NewKey(key)).Error()
+			require.NotContains(t, hidden, "CAN", "%q", key)
+			require.Contains(t, hidden, "[key]")
+		}
+	}
+}
