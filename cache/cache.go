@@ -95,11 +95,12 @@ type Cache struct {
 	calls sync.WaitGroup
 	close func() error
 
-	mu       sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
-	flights  map[license.Query]*flight
-	circuits circuits
-	told     instant // of a failure
-	closed   bool
+	mu         sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
+	flights    map[license.Query]*flight
+	circuits   circuits
+	unanswered unanswered
+	told       instant // of a failure
+	closed     bool
 }
 
 // New returns a cache with a copy of cfg. It starts nothing in the background: a
@@ -206,21 +207,6 @@ func (c *Cache) check(ctx context.Context, q license.Query) (license.Verdict, er
 //
 // Errors: one per fault, joined, each with the name of its field.
 func (c *Cache) Validate() error { return c.fault }
-
-// Health says what an operator should know: customers may be let through, but not
-// for long or not after a restart.
-//
-// Errors: what Validate says; the Checker does not answer, and why; the File could not be
-// read at the start, until it has been replaced, or not be written.
-func (c *Cache) Health() error {
-	c.mu.Lock()
-	down := c.circuits.open()
-	c.mu.Unlock()
-	if down != nil {
-		down = fmt.Errorf("cache: the Checker does not answer: %w", down)
-	}
-	return errors.Join(c.fault, down, c.file.health())
-}
 
 func (c *Cache) paused() int64 {
 	c.mu.Lock()
