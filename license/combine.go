@@ -23,7 +23,7 @@ import (
 // Until of any, because another answer may then change. Put the checker that answers
 // from memory first.
 //
-// The result also has Validate, Health and Close, which ask every checker that
+// The result also has Validate, Health, Address and Close, which ask every checker that
 // has them; Validate refuses an empty list and nil.
 //
 // Blocking: as the checkers do, one after another.
@@ -41,7 +41,7 @@ func AnyOf(c ...Checker) Checker { return &combination{"AnyOf", clone(c), anyOf}
 // ends with the earliest Until, and has the Quota that leaves least, the first of
 // equals: quotas with different periods can't be made one.
 //
-// The result also has Validate, Health and Close, as that of [AnyOf].
+// The result also has Validate, Health, Address and Close, as that of [AnyOf].
 //
 // Blocking: as the checkers do, one after another.
 // Concurrency: safe.
@@ -220,6 +220,18 @@ func (c *combination) Health() error {
 		}
 		return nil
 	})
+}
+
+// Address is the name and the checkers' addresses, such as AnyOf["static" "stripe:live"];
+// "" for one that has none.
+func (c *combination) Address() string {
+	all := make([]string, len(c.checkers))
+	for i, checker := range c.checkers {
+		if a, ok := checker.(interface{ Address() string }); ok && !isNil(checker) {
+			all[i] = a.Address()
+		}
+	}
+	return fmt.Sprintf("%s%q", c.name, all)
 }
 
 // Close closes each checker that is an io.Closer, in order, whatever the others say.

@@ -186,6 +186,19 @@ func (m *managed) Validate() error { return m.fault }
 func (m *managed) Health() error   { return m.fault }
 func (m *managed) Close() error    { m.closed++; return m.fault }
 
+type addressed struct{ checker }
+
+func (*addressed) Address() string { return `a"b` }
+
+func TestAddressIsThatOfEveryChecker(t *testing.T) {
+	t.Parallel()
+	for name, of := range map[string]combination{"AnyOf": license.AnyOf, "AllOf": license.AllOf} {
+		address := func(c ...license.Checker) string { return of(c...).(interface{ Address() string }).Address() }
+		require.Equal(t, name+`["a\"b" "" "" "`+name+`[]"]`, address(&addressed{}, allow("s"), (*addressed)(nil), of()))
+		require.NotEqual(t, address(&addressed{}, allow("s")), address(allow("s"), &addressed{}))
+	}
+}
+
 func TestValidateHealthAndCloseReachEveryChecker(t *testing.T) {
 	t.Parallel()
 	for name, of := range map[string]combination{"AnyOf": license.AnyOf, "AllOf": license.AllOf} {
