@@ -21,7 +21,7 @@ const NoGrace time.Duration = -1
 // Concurrency: a plain value.
 type Config struct {
 	// Checker is asked for what is not in memory. It must keep to its context. Required.
-	// Close closes it if it is an io.Closer.
+	// Validate, Health and Close ask it, too, if it has these methods.
 	Checker license.Checker
 
 	// File keeps verdicts and customers' keys over a restart, encrypted. Beside it stand
