@@ -174,11 +174,15 @@ func (m *Meter) declaredFeatures() []*Feature {
 
 // Prepare asks every sink that can tell whether it can bill the features declared
 // so far: a meter that does not exist, or one that would sum a Max. Call it once
-// all features are declared, to fail at start. Without the call, delivery asks
-// before a feature's first record and holds back what is refused.
+// all features are declared, to find that at start. Without the call, delivery asks
+// before a feature's first record.
+//
+// It fails, too, while a sink can't be reached, which need not keep a service from
+// starting: log the error and go on. Counts of a feature that its sink is not ready for
+// stay pending, delivery asks again, and they are sent once it is.
 //
 // Blocking: uses the network, until ctx ends.
-// Errors: what the sinks found, joined; ErrClosed.
+// Errors: what the sinks found, or why they could not be asked, joined; ErrClosed.
 func (m *Meter) Prepare(ctx context.Context) error {
 	mustHave(ctx, "Prepare")
 	if m.closing.Load() {

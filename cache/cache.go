@@ -36,9 +36,13 @@
 // the clock back does not prolong it: by more than a minute, it ends it.
 //
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
-// that is damaged, tampered with or from somewhere else is not believed: the cache
-// goes on without, says so to the Logger and in Health, and renames it to File +
-// ".unreadable". An older snapshot of the same cache can't be told from the newest:
+// that is damaged, tampered with or from somewhere else is not believed, nor is one that
+// was written for a Checker of another Address() string, which names the settings that
+// decide what is allowed; a Checker without that method has the address "". The cache
+// goes on without, says to the Logger and in Health what to do, and renames the snapshot
+// to File + ".unreadable" just before it writes its first own one in that place, so as a
+// rule a second after the first customer was allowed. Customers are then asked about
+// anew, and usage of those who don't come again waits for their key. An older snapshot of the same cache can't be told from the newest:
 // whoever can replace the file can bring back a customer who was revoked, until the
 // first refresh.
 //
@@ -80,6 +84,7 @@ type Cache struct {
 	digests  *digests
 	stats    stats
 	silence  func() // of stats
+	address  string // of the Checker
 	file     *file  // nil: none
 
 	// Denials have a cache of their own, so that random keys can't evict customers.
@@ -95,11 +100,12 @@ type Cache struct {
 	calls sync.WaitGroup
 	close func() error
 
-	mu       sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
-	flights  map[license.Query]*flight
-	circuits circuits
-	told     instant // of a failure
-	closed   bool
+	mu         sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
+	flights    map[license.Query]*flight
+	circuits   circuits
+	unanswered unanswered
+	told       instant // of a failure
+	closed     bool
 }
 
 // New returns a cache with a copy of cfg. It starts nothing in the background: a
@@ -139,7 +145,10 @@ func New(cfg Config) *Cache {
 func (c *Cache) open(cfg Config) (err error) {
 	if cfg.File != "" {
 		cfg.Secret = bytes.Clone(cfg.Secret)
-		if c.file, err = openFile(&cfg, c.encode, c.restore, c.adopt); err != nil {
+		if a, ok := cfg.Checker.(interface{ Address() string }); ok {
+			c.address = a.Address()
+		}
+		if c.file, err = openFile(&cfg, c.address, c.encode, c.restore, c.adopt); err != nil {
 			return fmt.Errorf("cache: Config.File: %w", err)
 		}
 	}
@@ -206,21 +215,6 @@ func (c *Cache) check(ctx context.Context, q license.Query) (license.Verdict, er
 //
 // Errors: one per fault, joined, each with the name of its field.
 func (c *Cache) Validate() error { return c.fault }
-
-// Health says what an operator should know: customers may be let through, but not
-// for long or not after a restart.
-//
-// Errors: what Validate says; the Checker does not answer, and why; the File could not be
-// read at the start, until it has been replaced, or not be written.
-func (c *Cache) Health() error {
-	c.mu.Lock()
-	down := c.circuits.open()
-	c.mu.Unlock()
-	if down != nil {
-		down = fmt.Errorf("cache: the Checker does not answer: %w", down)
-	}
-	return errors.Join(c.fault, down, c.file.health())
-}
 
 func (c *Cache) paused() int64 {
 	c.mu.Lock()

@@ -21,12 +21,15 @@ const NoGrace time.Duration = -1
 // Concurrency: a plain value.
 type Config struct {
 	// Checker is asked for what is not in memory. It must keep to its context. Required.
-	// Close closes it if it is an io.Closer.
+	// Validate, Health and Close ask it, too, if it has these methods.
 	Checker license.Checker
 
 	// File keeps verdicts and customers' keys over a restart, encrypted. Beside it stand
 	// File + ".key" without a Secret, ".lock", while it is written ".tmp", and maybe
-	// ".unreadable". Its directory is made if it is missing. "": they end with the process.
+	// ".unreadable". Its directory is made if it is missing. It is for the Checker's
+	// settings; if something changes that its Address can't tell, such as what a function
+	// Subject does or whose account a token opens, name another File. "": they end with the
+	// process.
 	File string
 	// Fresh is how long a customer is allowed without a refresh. 0: 5 min.
 	Fresh time.Duration

@@ -25,11 +25,13 @@ const (
 
 // file keeps a snapshot on disk. A nil file does nothing.
 type file struct {
-	path   string
-	log    *slog.Logger
-	seal   *sealer
-	encode func() ([]byte, error)
-	adopt  func(*snapshot)
+	path    string
+	address string // of the Checker
+	secret  string // where it is, for an operator
+	log     *slog.Logger
+	seal    *sealer
+	encode  func() ([]byte, error)
+	adopt   func(*snapshot)
 
 	writing sync.Mutex  // held over writes, with the fields below
 	last    os.FileInfo // of what we wrote or read; nil: nothing
@@ -45,7 +47,7 @@ type file struct {
 // openFile finds or makes the secret, and reads the snapshot if there is one.
 //
 // Errors: a File that can't be used. A snapshot that can't be read is no error.
-func openFile(cfg *Config, encode func() ([]byte, error), restore func(*snapshot) error, adopt func(*snapshot)) (*file, error) {
+func openFile(cfg *Config, address string, encode func() ([]byte, error), restore func(*snapshot) error, adopt func(*snapshot)) (*file, error) {
 	path, err := filepath.Abs(cfg.File) // the working directory may change
 	if err != nil {
 		return nil, err
@@ -53,14 +55,15 @@ func openFile(cfg *Config, encode func() ([]byte, error), restore func(*snapshot
 	if err := disk.MakeDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f := &file{path: path, log: cfg.Logger, encode: encode, adopt: adopt, seal: &sealer{cfg.Secret}}
+	f := &file{path: path, address: address, secret: "Config.Secret", log: cfg.Logger, encode: encode, adopt: adopt, seal: &sealer{cfg.Secret}}
 	lock, err := f.lock()
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
 	if len(cfg.Secret) == 0 {
-		if f.seal.secret, err = secretIn(path + ".key"); err != nil {
+		f.secret = path + ".key"
+		if f.seal.secret, err = secretIn(f.secret); err != nil {
 			return nil, err
 		}
 	}
@@ -70,11 +73,26 @@ func openFile(cfg *Config, encode func() ([]byte, error), restore func(*snapshot
 	}
 	if err == nil {
 		err = restore(s)
+	} else {
+		err = fmt.Errorf("%w%s", err, f.remedy(err))
 	}
 	if err != nil {
 		f.report(fmt.Errorf("cache: going on without the verdicts on disk: %w", err))
 	}
 	return f, nil
+}
+
+// remedy says what to do about a snapshot that is to be put aside.
+func (f *file) remedy(err error) string {
+	back := "that was not intended"
+	switch {
+	case errors.Is(err, errUnreadable):
+		back = f.secret + " has changed"
+	case !errors.Is(err, errOther):
+		return ""
+	}
+	return fmt.Sprintf("; the next snapshot puts it aside as %s.unreadable: if %s, stop, undo the change, and rename that file to %s; until then customers are asked about anew, and usage of those who don't come again waits for their key",
+		f.path, back, f.path)
 }
 
 func (f *file) lock() (*disk.FileLock, error) {
@@ -85,7 +103,7 @@ func (f *file) lock() (*disk.FileLock, error) {
 
 // read reads the snapshot. f.writing is held, or f not yet shared.
 //
-// Errors: errForeign; errUnreadable; the system's.
+// Errors: errForeign; errUnreadable; errOther; the system's.
 func (f *file) read() (*snapshot, error) {
 	in, err := disk.OpenFile(f.path, os.O_RDONLY)
 	if err != nil {
@@ -108,6 +126,9 @@ func (f *file) read() (*snapshot, error) {
 	s, err := f.seal.open(sealed)
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", f.path, err)
+	}
+	if s.Address != f.address {
+		return nil, fmt.Errorf("%s %w: %q, and it is %q now", f.path, errOther, s.Address, f.address)
 	}
 	f.last = info
 	return s, nil

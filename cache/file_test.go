@@ -42,13 +42,15 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+
 // inHome runs test in a bubble of fake time, as bubble does.
 func inHome(t *testing.T, test func(h *home)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		h := &home{T: t, server: &server{verdict: allow("cus_1")}, path: filepath.Join(dir, "state", "verdicts")}
-		h.cfg = Config{Checker: h.server, File: h.path, Rate: 1e6, Logger: slog.New(slog.NewTextHandler(&h.log, nil))}
+		h.cfg = Config{Checker: h.server, File: h.path, Rate: 1e6, Logger: h.log.logger()}
 		test(h)
 	})
 }

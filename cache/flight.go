@@ -117,7 +117,10 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer
 // land stores the answer and hands it to those who wait.
 func (c *Cache) land(f *flight, q license.Query, id digest) {
 	c.mu.Lock()
-	c.circuits.land(c.clock.now().mono, f)
+	if !c.closed { // Close cancels questions
+		c.circuits.land(c.clock.now().mono, f)
+		c.unanswered.land(f)
+	}
 	tell := f.err != nil && !c.closed && c.clock.now().since(c.told) >= toldPause
 	if tell {
 		c.told = c.clock.now()
@@ -159,6 +162,7 @@ func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, f
 		}
 	}()
 	v, failed = c.cfg.Checker.Check(ctx, q)
+	failed = veil(failed, q.Key)
 	if err = failed; err == nil {
 		err = unsound(v, q)
 	}

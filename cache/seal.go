@@ -20,6 +20,7 @@ const (
 var (
 	errForeign    = errors.New("is no file of a cache: remove it, or name another File")
 	errUnreadable = errors.New("is damaged, or was written under another secret or by another version")
+	errOther      = errors.New("was written for another Checker, or for other settings of it")
 )
 
 // sealer encrypts and authenticates snapshots. A pointer to it prints as such.

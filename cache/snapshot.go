@@ -15,7 +15,8 @@ const maxSetback = time.Minute
 
 // snapshot is what outlives the process. Its lists are in the order of use.
 type snapshot struct {
-	Wall    int64 // when it was taken
+	Wall    int64  // when it was taken
+	Address string // of the Checker whose verdicts they are
 	Digests []byte
 	Allowed []savedEntry
 	Revoked []savedDenial
@@ -66,7 +67,7 @@ func (c *Cache) encode() ([]byte, error) {
 	c.mu.Lock()
 	allowed, denied := c.allowed.Values(), c.denied.Keys()
 	now := c.clock.now()
-	s := snapshot{Wall: now.wall, Digests: c.digests.secret[:], Allowed: make([]savedEntry, 0, len(allowed))}
+	s := snapshot{Wall: now.wall, Address: c.address, Digests: c.digests.secret[:], Allowed: make([]savedEntry, 0, len(allowed))}
 	for _, id := range denied {
 		if d, ok := c.denied.Peek(id); ok && d.revoked {
 			s.Revoked = append(s.Revoked, savedDenial{id[:], d.key[:], d.subject, save(d.verdict, d.at, now)})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -43,7 +44,7 @@ func (f *file) write() error {
 
 // meetOthers looks at what is to be replaced, if it is not what we left there: in a
 // rolling deploy, another process may have written which customers' keys it saw. What
-// can't be read is put aside, for whoever finds the secret.
+// can't be read or is another Checker's is put aside, for whoever finds the secret.
 func (f *file) meetOthers() error {
 	info, err := os.Lstat(f.path)
 	switch {
@@ -59,8 +60,13 @@ func (f *file) meetOthers() error {
 	case err == nil:
 		f.adopt(s)
 		return nil
-	case errors.Is(err, errUnreadable):
-		return os.Rename(f.path, f.path+".unreadable")
+	case errors.Is(err, errUnreadable), errors.Is(err, errOther):
+		aside := f.path + ".unreadable"
+		if err := os.Rename(f.path, aside); err != nil {
+			return err
+		}
+		f.log.Warn("cache: File put aside", slog.String("as", aside), slog.Any("error", err))
+		return nil
 	}
 	return err
 }

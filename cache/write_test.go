@@ -149,6 +149,8 @@ func TestSecret(t *testing.T) {
 		_, err := w.Key(w.Context(), "cus_1")
 		require.ErrorIs(h, err, ErrNoKey)
 		require.ErrorIs(h, w.Health(), errUnreadable)
+		require.ErrorContains(h, w.Health(), "; the next snapshot puts it aside as "+h.path+".unreadable: if Config.Secret has changed, stop, undo the change, and rename that file to "+
+			h.path+"; until then customers are asked about anew, and usage of those who don't come again waits for their key")
 		require.Contains(h, h.log.String(), "was written under another secret")
 		w.answer("k", license.Allowed)
 		h.stop(w)

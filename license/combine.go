@@ -23,8 +23,8 @@ import (
 // Until of any, because another answer may then change. Put the checker that answers
 // from memory first.
 //
-// The result also has Validate and Close, which ask every checker that has them;
-// Validate refuses an empty list and nil.
+// The result also has Validate, Health, Address and Close, which ask every checker that
+// has them; Validate refuses an empty list and nil.
 //
 // Blocking: as the checkers do, one after another.
 // Concurrency: safe.
@@ -41,7 +41,7 @@ func AnyOf(c ...Checker) Checker { return &combination{"AnyOf", clone(c), anyOf}
 // ends with the earliest Until, and has the Quota that leaves least, the first of
 // equals: quotas with different periods can't be made one.
 //
-// The result also has Validate and Close, as that of [AnyOf].
+// The result also has Validate, Health, Address and Close, as that of [AnyOf].
 //
 // Blocking: as the checkers do, one after another.
 // Concurrency: safe.
@@ -201,32 +201,59 @@ func isNil(c Checker) bool {
 
 // Validate says what is wrong with the list, and with each checker.
 func (c *combination) Validate() error {
-	var faults []error
 	if len(c.checkers) == 0 {
-		faults = append(faults, fmt.Errorf("license: %s: no checkers: name at least one", c.name))
+		return fmt.Errorf("license: %s: no checkers: name at least one", c.name)
 	}
+	return c.each(errNil, func(checker Checker) error {
+		if v, ok := checker.(interface{ Validate() error }); ok {
+			return v.Validate()
+		}
+		return nil
+	})
+}
+
+// Health says what is wrong with each checker now.
+func (c *combination) Health() error {
+	return c.each(nil, func(checker Checker) error {
+		if h, ok := checker.(interface{ Health() error }); ok {
+			return h.Health()
+		}
+		return nil
+	})
+}
+
+// Address is the name and the checkers' addresses, such as AnyOf["static" "stripe:live"];
+// "" for one that has none.
+func (c *combination) Address() string {
+	all := make([]string, len(c.checkers))
 	for i, checker := range c.checkers {
-		var err error
-		if isNil(checker) {
-			err = errNil
-		} else if v, ok := checker.(interface{ Validate() error }); ok {
-			err = v.Validate()
-		}
-		if err != nil {
-			faults = append(faults, fmt.Errorf("license: %s[%d]: %w", c.name, i, err))
+		if a, ok := checker.(interface{ Address() string }); ok && !isNil(checker) {
+			all[i] = a.Address()
 		}
 	}
-	return errors.Join(faults...)
+	return fmt.Sprintf("%s%q", c.name, all)
 }
 
 // Close closes each checker that is an io.Closer, in order, whatever the others say.
 func (c *combination) Close() error {
+	return c.each(nil, func(checker Checker) error {
+		if closer, ok := checker.(io.Closer); ok {
+			return closer.Close()
+		}
+		return nil
+	})
+}
+
+// each joins what ask says of every checker; ofNil is what is said of none.
+func (c *combination) each(ofNil error, ask func(Checker) error) error {
 	var faults []error
 	for i, checker := range c.checkers {
-		if closer, ok := checker.(io.Closer); ok && !isNil(checker) {
-			if err := closer.Close(); err != nil {
-				faults = append(faults, fmt.Errorf("license: %s[%d]: %w", c.name, i, err))
-			}
+		err := ofNil
+		if !isNil(checker) {
+			err = ask(checker)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("license: %s[%d]: %w", c.name, i, err))
 		}
 	}
 	return errors.Join(faults...)

@@ -183,20 +183,36 @@ type managed struct {
 }
 
 func (m *managed) Validate() error { return m.fault }
+func (m *managed) Health() error   { return m.fault }
 func (m *managed) Close() error    { m.closed++; return m.fault }
 
-func TestValidateAndCloseReachEveryChecker(t *testing.T) {
+type addressed struct{ checker }
+
+func (*addressed) Address() string { return `a"b` }
+
+func TestAddressIsThatOfEveryChecker(t *testing.T) {
+	t.Parallel()
+	for name, of := range map[string]combination{"AnyOf": license.AnyOf, "AllOf": license.AllOf} {
+		address := func(c ...license.Checker) string { return of(c...).(interface{ Address() string }).Address() }
+		require.Equal(t, name+`["a\"b" "" "" "`+name+`[]"]`, address(&addressed{}, allow("s"), (*addressed)(nil), of()))
+		require.NotEqual(t, address(&addressed{}, allow("s")), address(allow("s"), &addressed{}))
+	}
+}
+
+func TestValidateHealthAndCloseReachEveryChecker(t *testing.T) {
 	t.Parallel()
 	for name, of := range map[string]combination{"AnyOf": license.AnyOf, "AllOf": license.AllOf} {
 		good, bad, last := &managed{}, &managed{fault: errDown}, &managed{}
 		list := []license.Checker{good, bad, nil, (*managed)(nil), license.CheckerFunc(nil), allow("s"), license.AnyOf(last)}
 		c := of(list...).(interface {
 			Validate() error
+			Health() error
 			Close() error
 		})
 		list[0] = nil // is the caller's
 		require.EqualError(t, c.Validate(), "license: "+name+"[1]: license server is down\nlicense: "+name+"[2]: no checker: it is nil\n"+
 			"license: "+name+"[3]: no checker: it is nil\nlicense: "+name+"[4]: no checker: it is nil")
+		require.EqualError(t, c.Health(), "license: "+name+"[1]: license server is down")
 		require.EqualError(t, c.Close(), "license: "+name+"[1]: license server is down")
 		require.Equal(t, []int{1, 1, 1}, []int{good.closed, bad.closed, last.closed})
 		require.ErrorContains(t, of().(interface{ Validate() error }).Validate(), "no checkers: name at least one")

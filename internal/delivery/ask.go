@@ -105,8 +105,8 @@ func (p *preparer) note(features []sink.Feature, errs []error, now time.Time) {
 			delete(p.refused, feature.Name)
 			if failing {
 				reports = append(reports, func() {
-					p.route.log.LogAttrs(context.Background(), slog.LevelInfo, "sink accepts the feature now",
-						name, slog.Int("refusals", before.tries), slog.Duration("after", now.Sub(before.since)))
+					p.route.log.LogAttrs(context.Background(), slog.LevelInfo, "sink is ready for the feature now",
+						name, slog.Int("failures", before.tries), slog.Duration("after", now.Sub(before.since)))
 				})
 			}
 			continue
@@ -117,7 +117,7 @@ func (p *preparer) note(features []sink.Feature, errs []error, now time.Time) {
 		if !failing {
 			after.since = now
 			reports = append(reports, func() {
-				p.route.log.LogAttrs(context.Background(), slog.LevelWarn, "sink refuses the feature: its records stay pending",
+				p.route.log.LogAttrs(context.Background(), slog.LevelWarn, "sink is not ready for the feature: its records stay pending",
 					name, slog.String("error", text(err)))
 			})
 		}

@@ -183,7 +183,7 @@ func (p *preparer) health(now time.Time) (errs []error) {
 	p.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(refused)) {
 		t := refused[name]
-		errs = append(errs, p.route.wrong(fmt.Sprintf("feature %q refused since %s (refusals: %d), its records stay pending",
+		errs = append(errs, p.route.wrong(fmt.Sprintf("sink not ready for feature %q since %s (failures: %d), its records stay pending",
 			name, stamp(t.since), t.tries), t.err))
 	}
 	if timeout := p.route.limits.Timeout; !since.IsZero() && now.Sub(since) > timeout {

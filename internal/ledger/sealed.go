@@ -57,6 +57,7 @@ type retry struct {
 	attempts  int
 	notBefore time.Time
 	postponed string // why the record waits because of what it is; "": it doesn't
+	subject   string // of such a record
 }
 
 // tally sums a feature's quantities by table entry and state.

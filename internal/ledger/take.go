@@ -303,7 +303,7 @@ func (sd *sealed) resolve(b *Batch, results []Result) error {
 			}
 			try := retry{attempts: sd.tries[k].attempts + 1, notBefore: results[i].NotBefore}
 			if results[i].Postponed {
-				try.postponed = results[i].Reason
+				try.postponed, try.subject = results[i].Reason, b.Records[i].Subject
 			}
 			sd.tries[k] = try
 		} else {
@@ -368,12 +368,12 @@ func (l *Ledger) Postponed(route int) (n int) {
 	return n
 }
 
-// postponed says, by route, how many records wait because of what they are, and why
-// one of them does.
+// postponed says, by route, how many records wait because of what they are, and whose
+// one of them is and why it does.
 func (l *Ledger) postponed() (errs []error) {
 	type group struct {
 		n       int
-		example string
+		example retry
 	}
 	groups := make([]group, len(l.routes))
 	for _, sd := range l.sealedNow() {
@@ -383,15 +383,16 @@ func (l *Ledger) postponed() (errs []error) {
 				continue
 			}
 			g := &groups[k.route]
-			if g.n++; g.example == "" || try.postponed < g.example {
-				g.example = try.postponed
+			if g.n++; g.n == 1 || try.postponed < g.example.postponed {
+				g.example = try
 			}
 		}
 		sd.mu.Unlock()
 	}
 	for i, g := range groups {
 		if g.n > 0 {
-			errs = append(errs, fmt.Errorf("meter: route %q: %s postponed, and can be settled as voided, rejected or delivered meanwhile; one of them: %s", l.routes[i].Name, count(g.n, "record is", "records are"), g.example))
+			errs = append(errs, fmt.Errorf("meter: route %q: %s postponed, and can be settled as voided, rejected or delivered meanwhile; one of them, of subject %q: %s",
+				l.routes[i].Name, count(g.n, "record is", "records are"), g.example.subject, g.example.postponed))
 		}
 	}
 	return errs

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,6 +185,31 @@ func TestDoubt(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Nobody who reads of a question in a log shall look for what it may have billed.
+func TestQuestionsDoNotSpeakOfDoubt(t *testing.T) {
+	t.Parallel()
+	srv, client := newServer(t)
+	owner := cryptolens.Owner{ProductID: product, Key: key}
+	for fault, want := range map[cryptolenstest.Answer]error{
+		cryptolenstest.Drop: cryptolens.ErrReply, cryptolenstest.Refused: cryptolens.ErrUnknown,
+	} {
+		for method, ask := range map[string]func() error{
+			"GetKey":          func() error { return second(client.GetKey(t.Context(), product, key)) },
+			"ListDataObjects": func() error { return second(client.DataObjects(t.Context(), owner, "")) },
+		} {
+			srv.Script(cryptolenstest.Fault{Answer: fault, Message: "Hm."})
+			err := ask()
+			require.ErrorIs(t, err, want)
+			require.ErrorIs(t, err, cryptolens.ErrInDoubt)
+			require.NotContains(t, err.Error(), "in doubt")
+			require.ErrorContains(t, err, "cryptolens: "+method+": "+strings.TrimPrefix(want.Error(), "in doubt: ")+": ")
+		}
+	}
+	srv.SetDown(true)
+	require.ErrorContains(t, second(client.GetKey(t.Context(), product, key)), "cryptolens: GetKey: not sent: ")
+	require.ErrorContains(t, client.RecordUsage(t.Context(), product, key, 1), "cryptolens: RecordUsage: not applied: not sent: ")
 }
 
 func TestSlowCallEndsInDoubt(t *testing.T) {

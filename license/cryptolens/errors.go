@@ -86,14 +86,26 @@ type Error struct {
 	ended error // of the context, if that ended the call
 }
 
-// Error names the method, the named error, the status and the message.
+// Error names the method, the named error, the status and the message. Of a method that
+// only reads it does not name the outcome, for nothing could have been applied.
 func (e *Error) Error() string {
-	text := fmt.Sprintf("cryptolens: %s: %v", e.Method, e.Err)
+	text := fmt.Sprintf("cryptolens: %s: %s", e.Method, e.named())
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
 	if e.Status != 0 {
 		text += fmt.Sprintf(" (status %d)", e.Status)
+	}
+	return text
+}
+
+func (e *Error) named() string {
+	text := fmt.Sprint(e.Err)
+	if e.Method != "GetKey" && e.Method != "ListDataObjects" {
+		return text
+	}
+	for _, outcome := range []error{ErrNotApplied, ErrInDoubt} {
+		text = strings.TrimPrefix(text, outcome.Error()+": ")
 	}
 	return text
 }

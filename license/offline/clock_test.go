@@ -31,11 +31,11 @@ func TestTheClockIsSetBack(t *testing.T) {
 		err := w.unknown(c, ErrClock)
 		require.ErrorContains(t, err, "the clock of this machine is wrong: it shows 2000-01-01T00:00:00Z, and it is 2000-01-21T00:00:00Z or later")
 		require.ErrorContains(t, err, "remove "+w.state)
-		require.ErrorIs(t, c.Faults(), ErrClock)
+		require.ErrorIs(t, c.Health(), ErrClock)
 
 		time.Sleep(20*day - time.Hour) // within the skew: time stands still meanwhile
 		w.denied(c, license.Query{Key: canary}, license.Expired)
-		require.NoError(t, c.Faults())
+		require.NoError(t, c.Health())
 	})
 }
 
@@ -142,7 +142,7 @@ func TestAStateThatCannotBeWritten(t *testing.T) {
 		w.state = filepath.Join(w.dir, "missing", "state.json")
 		c := w.open(nil)
 		w.allowed(c)
-		require.ErrorIs(t, c.Faults(), fs.ErrNotExist)
+		require.ErrorIs(t, c.Health(), fs.ErrNotExist)
 		require.ErrorContains(t, c.Close(), "offline: writing the state")
 	})
 }

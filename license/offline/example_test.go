@@ -40,7 +40,7 @@ func Example() {
 
 // A file that was changed by hand is refused by name, and does not keep the program
 // from starting.
-func ExampleChecker_Faults() {
+func ExampleChecker_Health() {
 	checker := offline.New(offline.Config{
 		Files:      fstest.MapFS{"acme.skm": {Data: []byte(`{"licenseKey":"e30=","signature":"AQAB","result":0,"message":""}`)}},
 		MaxAge:     offline.AnyAge,
@@ -48,7 +48,7 @@ func ExampleChecker_Faults() {
 		PublicKeys: []string{cryptolenstest.New().PublicKeyXML()},
 	})
 	fmt.Println(checker.Validate())
-	fmt.Println(checker.Faults())
+	fmt.Println(checker.Health())
 	// Output:
 	// <nil>
 	// offline: "acme.skm": the license is not signed by any of the public keys: it was changed, or the vendor's key is another one

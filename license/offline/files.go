@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (f *files) unread() error { return errors.Join(f.blind...) }
 func (c *Checker) list() ([]string, error) {
 	entries, err := fs.ReadDir(c.cfg.Files, ".")
 	if err != nil {
-		return nil, bare(err)
+		return nil, fmt.Errorf("listing the license files%s: %w", c.where(), bare(err))
 	}
 	var names []string
 	for _, e := range entries {
@@ -53,13 +54,20 @@ func (c *Checker) list() ([]string, error) {
 	return names, nil
 }
 
+// where names the directory, for errors, if Files is one: os.DirFS is a string.
+func (c *Checker) where() string {
+	if v := reflect.ValueOf(c.cfg.Files); v.Kind() == reflect.String {
+		return " in " + shown(v.String())
+	}
+	return ""
+}
+
 // read reads all files. What can't be read stays as it was: it may be being written.
 func (c *Checker) read(now time.Time) {
 	was := c.files
 	is := files{at: now, last: map[string]*License{}, byKey: map[license.Key]found{}}
 	names, err := c.list()
 	if err != nil {
-		err = fmt.Errorf("listing the license files: %w", err)
 		c.files.at, c.files.faults, c.files.blind = now, []error{err}, []error{err}
 		return
 	}

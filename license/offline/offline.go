@@ -53,7 +53,7 @@ import (
 
 var _ license.Checker = (*Checker)(nil)
 
-// Errors of Check, which mean unknown, and of [Checker.Faults].
+// Errors of Check, which mean unknown, and of [Checker.Health].
 var (
 	ErrMalformed = signed.ErrMalformed // the file holds no license
 	ErrLingSign  = signed.ErrLingSign  // made with SignMethod=0, which does not cover everything
@@ -166,32 +166,31 @@ func (c *Checker) look() (time.Time, error) {
 
 // Validate says what is wrong with the Config, all of it, and whether Files can be
 // listed and State read. A license that can't be used is no reason not to start: see
-// Faults.
+// Health.
 //
 // Blocking: on the disk.
 // Errors: one per fault, joined, each with the name of its field.
 func (c *Checker) Validate() error {
-	if c.fault != nil {
-		return c.fault
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var faults []error
+	faults := []error{c.fault}
 	if err := c.clock.load(); err != nil {
 		faults = append(faults, fmt.Errorf("offline: Config.State: %w", err))
 	}
-	if _, err := c.list(); err != nil {
-		faults = append(faults, fmt.Errorf("offline: Config.Files: %w", err))
+	if c.cfg.Files != nil {
+		if _, err := c.list(); err != nil {
+			faults = append(faults, fmt.Errorf("offline: Config.Files: %w", err))
+		}
 	}
 	return errors.Join(faults...)
 }
 
-// Faults says what is wrong now, for the operator: files that can't be used, each by
-// its name and reason, and State if it can't be written. nil: nothing.
+// Health says what is wrong now, for the operator: files that can't be used, each by
+// its name and reason, and State if it can't be written. Meter.Health passes it on.
 //
 // Blocking: as Check.
-// Errors: one per fault, joined; without a key.
-func (c *Checker) Faults() error {
+// Errors: those of Validate; one per fault, joined; without a key.
+func (c *Checker) Health() error {
 	if c.fault != nil {
 		return c.fault
 	}
@@ -209,6 +208,17 @@ func (c *Checker) Faults() error {
 		}
 	}
 	return prefixed(faults)
+}
+
+// Address is "offline:", the product, and the settings that decide what is allowed, such
+// as "offline:3646?Features.tax-report=2&MaxAge=2160h0m0s&PublicKeys=8f14e45fceea167a", with
+// fingerprints of the public keys. Not in it are Files, Pattern, Reload and State, and
+// what Subject does. "" if the Config is faulty.
+func (c *Checker) Address() string {
+	if c.fault != nil {
+		return "" // who knows what stands where
+	}
+	return signed.Address("offline", c.cfg.ProductID, c.keys, max(c.cfg.MaxAge, 0), c.terms)
 }
 
 // Close writes State. The checker stays usable.

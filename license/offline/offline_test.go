@@ -49,7 +49,7 @@ func TestALicenseOnDisk(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, license.Allowed, v.Status)
 		}
-		require.NoError(t, c.Faults())
+		require.NoError(t, c.Health())
 		require.NoError(t, c.Close())
 	})
 }
@@ -82,7 +82,7 @@ func TestMaxAge(t *testing.T) {
 		w.allowed(c)
 		time.Sleep(1)
 		w.unknown(c, ErrTooOld)
-		require.ErrorIs(t, c.Faults(), ErrTooOld)
+		require.ErrorIs(t, c.Health(), ErrTooOld)
 		w.unknown(w.open(nil), ErrTooOld)
 		w.denied(c, license.Query{Key: license.NewKey("other")}, license.NotFound)
 
@@ -122,17 +122,17 @@ func TestABrokenFile(t *testing.T) {
 		w.put("a.skm", good[:100])
 		c := w.open(nil)
 		w.unknown(c, ErrMalformed)
-		require.ErrorContains(t, c.Faults(), `offline: "a.skm": no signed Cryptolens license`)
+		require.ErrorContains(t, c.Health(), `offline: "a.skm": no signed Cryptolens license`)
 
 		w.put("a.skm", good)
 		time.Sleep(time.Minute)
 		w.allowed(c)
-		require.NoError(t, c.Faults())
+		require.NoError(t, c.Health())
 
 		w.put("a.skm", strings.Replace(good, `"signature":"`, `"signature":"AAAA`, 1))
 		time.Sleep(time.Minute)
 		w.allowed(c)
-		require.ErrorIs(t, c.Faults(), ErrSignature)
+		require.ErrorIs(t, c.Health(), ErrSignature)
 		// Nobody knows whose license the broken file is.
 		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
 		require.ErrorIs(t, err, ErrSignature)
@@ -149,7 +149,7 @@ func TestADirectoryIsNoLicense(t *testing.T) {
 		require.NoError(t, os.Mkdir(filepath.Join(w.dir, "old.skm"), 0o700))
 		c := w.open(nil)
 		w.unknown(c, ErrMalformed)
-		require.ErrorContains(t, c.Faults(), `"old.skm": no signed Cryptolens license: it is no regular file`)
+		require.ErrorContains(t, c.Health(), `"old.skm": no signed Cryptolens license: it is no regular file`)
 	})
 }
 
@@ -165,8 +165,9 @@ func TestTheDirectoryGoes(t *testing.T) {
 		w.allowed(c) // unknown is not denied
 		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
 		require.ErrorIs(t, err, fs.ErrNotExist)
-		require.ErrorContains(t, c.Faults(), "listing the license files")
-		require.ErrorContains(t, c.Validate(), "offline: Config.Files: ")
+		require.ErrorContains(t, c.Health(), "listing the license files")
+		require.ErrorIs(t, c.Validate(), fs.ErrNotExist)
+		require.ErrorContains(t, c.Validate(), fmt.Sprintf("offline: Config.Files: listing the license files in %q: ", w.dir))
 	})
 }
 
@@ -177,7 +178,7 @@ func TestForeignFiles(t *testing.T) {
 		w.put("foreign.skm", file(t, fields{"ProductId": 3647}))
 		c := w.open(nil)
 		w.denied(c, license.Query{Key: canary}, license.NotFound)
-		require.ErrorIs(t, c.Faults(), ErrProduct)
+		require.ErrorIs(t, c.Health(), ErrProduct)
 		w.put("lingsign.skm", `{"licenseKey":{"key":"`+keyText+`","signature":"AQAB"},"result":0}`)
 		time.Sleep(time.Minute)
 		w.unknown(c, ErrLingSign)
@@ -223,7 +224,7 @@ func TestOlderFiles(t *testing.T) {
 					check(license.Unknown)
 				} else {
 					check(license.Denied) // by the newer one, which it remembers
-					require.ErrorIs(t, c.Faults(), ErrReplayed)
+					require.ErrorIs(t, c.Health(), ErrReplayed)
 				}
 				w.put("a.skm", file(t, nil))
 				check(license.Allowed)
@@ -256,9 +257,32 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	require.ErrorContains(t, New(Config{MaxAge: -2}).Validate(), "Config.MaxAge is -2ns")
 	require.ErrorContains(t, New(Config{}).Validate(), "Config.PublicKeys is empty")
 	_, checked := c.Check(t.Context(), license.Query{Key: canary})
-	require.Equal(t, err, checked)
-	require.Equal(t, err, c.Faults())
+	require.EqualError(t, checked, err.Error())
+	require.EqualError(t, c.Health(), err.Error())
 	require.NoError(t, c.Close())
+}
+
+func TestAddressTellsSettingsAndNoPlaces(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	same := w.open(nil).Address()
+	require.Regexp(t, `^offline:3646\?MaxAge=720h0m0s&PublicKeys=[0-9a-f]{16}$`, same)
+	require.NotEqual(t, same, w.open(func(c *Config) { c.ProductID = 77 }).Address())
+	require.NotEqual(t, same, w.open(func(c *Config) { c.MaxAge = AnyAge }).Address())
+	require.NotEqual(t, same, w.open(func(c *Config) { c.Features = map[string]int{"a": 1} }).Address())
+	require.Equal(t, same, newWorld(t).open(nil).Address())
+	require.Empty(t, New(Config{}).Address(), "of a faulty Config")
+}
+
+func TestValidateLooksAtTheDiskWhateverElseIsWrong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	require.NoError(t, os.WriteFile(w.state, []byte("damaged"), 0o600))
+	err := New(Config{Files: os.DirFS(filepath.Join(w.dir, "absent", keyText)), State: w.state, MaxAge: AnyAge, ProductID: product}).Validate()
+	require.ErrorContains(t, err, "offline: Config.PublicKeys is empty")
+	require.ErrorContains(t, err, "offline: Config.State: "+w.state+" is no state of licenses")
+	require.ErrorContains(t, err, "offline: Config.Files: listing the license files in ")
+	require.NotContains(t, err.Error(), "CANARY")
 }
 
 // Cryptolens's license server puts keys into the names of files.
@@ -272,12 +296,12 @@ func TestNothingShowsAKey(t *testing.T) {
 		c := w.open(func(c *Config) { c.Subject = func(l License) string { return l.Key.Reveal() } })
 		_, err := c.Check(t.Context(), license.Query{Key: license.NewKey("other")})
 		require.ErrorIs(t, err, ErrMalformed)
-		texts := []error{err, c.Faults()}
+		texts := []error{err, c.Health()}
 		w.put("good.skm", file(t, nil))
 		time.Sleep(time.Minute)
 		_, err = c.Check(t.Context(), license.Query{Key: canary})
 		require.ErrorContains(t, err, "which is a secret")
-		texts = append(texts, err, c.Faults())
+		texts = append(texts, err, c.Health())
 		for _, text := range texts {
 			require.Error(t, text)
 			require.NotContains(t, text.Error(), "CANARY")

@@ -43,7 +43,7 @@ func TestARealLicenseFile(t *testing.T) {
 	v, err := c.Check(t.Context(), q)
 	require.NoError(t, err)
 	require.Equal(t, license.Expired, v.Reason)
-	require.NoError(t, c.Faults())
+	require.NoError(t, c.Health())
 
 	cfg.TimeLimited = Perpetual
 	c = New(cfg)
@@ -55,7 +55,7 @@ func TestARealLicenseFile(t *testing.T) {
 		require.Equal(t, strconv.FormatInt(says.GlobalID, 10), v.Subject)
 	}
 	cfg.ProductID++
-	require.ErrorIs(t, New(cfg).Faults(), ErrProduct)
+	require.ErrorIs(t, New(cfg).Health(), ErrProduct)
 	cfg.PublicKeys = []string{keys["A_khby"]}
-	require.ErrorIs(t, New(cfg).Faults(), ErrSignature)
+	require.ErrorIs(t, New(cfg).Health(), ErrSignature)
 }

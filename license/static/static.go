@@ -193,6 +193,10 @@ func grants(list []string, name string) bool {
 	return list == nil || name == "" || slices.Contains(list, name)
 }
 
+// Address is "static". What the table holds is not in it: like the database of a license
+// server, it may change without being another.
+func (c *Checker) Address() string { return "static" }
+
 // Validate says what is wrong with the Config, all of it, without a key.
 //
 // Errors: one per fault, joined, each with the name of its field.

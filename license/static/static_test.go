@@ -14,6 +14,11 @@ import (
 
 func key(text string) license.Key { return license.NewKey(text) }
 
+func TestAddress(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "static", New(Config{}).Address())
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	end := time.Now().Add(time.Hour)

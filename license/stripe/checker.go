@@ -81,6 +81,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -193,16 +194,39 @@ func (c *Checker) Close() error {
 	return nil
 }
 
-// address is how the checker is printed.
-func (c *Checker) address() string {
-	return strings.Join([]string{"stripe", stripeapi.Mode(stripeapi.Live(c.cfg.Key))}, ":")
+// Address is "stripe:test" or "stripe:live", and the settings that decide what is allowed,
+// such as "stripe:live?Features.tax-report=tax_reports&KeyMetadata=license_key&Statuses=active".
+// Not in it are BaseURL and HTTPClient, and whose account Key opens; of KeySecret, whether
+// there is one. "" if the Config is faulty.
+func (c *Checker) Address() string {
+	if c.faults != nil {
+		return "" // who knows what stands where
+	}
+	settings := url.Values{"Products": slices.Sorted(slices.Values(c.cfg.Products)), "Statuses": slices.Sorted(slices.Values(c.cfg.Statuses))}
+	for feature, lookupKey := range c.cfg.Features {
+		settings.Set("Features."+feature, lookupKey)
+	}
+	set := func(field, value string, given bool) {
+		if given {
+			settings.Set(field, value)
+		}
+	}
+	set("KeyMetadata", c.cfg.KeyMetadata, c.cfg.KeyMetadata != "")
+	set("KeySecret", "true", c.cfg.KeySecret != "")
+	set("PastDueFor", c.cfg.PastDueFor.String(), c.cfg.PastDueFor != 0)
+	set("RefusePaused", "true", c.cfg.RefusePaused)
+	set("SubjectMetadata", c.cfg.SubjectMetadata, c.cfg.SubjectMetadata != "")
+	return strings.ReplaceAll(c.shown()+"?"+settings.Encode(), c.cfg.Key, "[key]") // in the wrong field
 }
 
+// shown is how the checker is printed.
+func (c *Checker) shown() string { return "stripe:" + stripeapi.Mode(stripeapi.Live(c.cfg.Key)) }
+
 // Format prints "stripe:test" or "stripe:live", whatever the verb.
-func (c *Checker) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.address()) }
+func (c *Checker) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.shown()) }
 
 // LogValue is what [Checker.Format] prints.
-func (c *Checker) LogValue() slog.Value { return slog.StringValue(c.address()) }
+func (c *Checker) LogValue() slog.Value { return slog.StringValue(c.shown()) }
 
 // slack is what clocks and Stripe may take to end a subscription.
 const slack = 10 * time.Minute
