@@ -37,14 +37,14 @@
 //
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
 // that is damaged, tampered with or from somewhere else is not believed, nor is one that
-// was written for a Checker of another Address() string, which names the settings that
-// decide what is allowed; a Checker without that method has the address "". The cache
-// goes on without, says to the Logger and in Health what to do, and renames the snapshot
+// was written for a Checker of another Address() string, which names whose keys it
+// checks; a Checker without that method has the address "". Where a Checker's settings
+// change what a customer is allowed, the first refresh notices. The cache goes on without, says to the Logger and in Health what to do, and renames the snapshot
 // to File + ".unreadable" just before it writes its first own one in that place, so as a
 // rule a second after the first customer was allowed. Customers are then asked about
-// anew, and usage of those who don't come again waits for their key. An older snapshot of the same cache can't be told from the newest:
-// whoever can replace the file can bring back a customer who was revoked, until the
-// first refresh.
+// anew, and usage of those who don't come again waits for their key. An older snapshot
+// of the same cache can't be told from the newest: whoever can replace the file can
+// bring back a customer who was revoked, until the first refresh.
 //
 // Without Config.Secret, the secret is made at the first start and kept beside the
 // snapshot, in File + ".key". Then whoever can read that directory can read the keys:

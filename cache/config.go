@@ -26,9 +26,9 @@ type Config struct {
 
 	// File keeps verdicts and customers' keys over a restart, encrypted. Beside it stand
 	// File + ".key" without a Secret, ".lock", while it is written ".tmp", and maybe
-	// ".unreadable". Its directory is made if it is missing. It is for the Checker's
-	// settings; if something changes that its Address can't tell, such as what a function
-	// Subject does or whose account a token opens, name another File. "": they end with the
+	// ".unreadable". Its directory is made if it is missing. It is for the
+	// Checker's keys; if something changes that its Address can't tell, such as what a
+	// function Subject does or whose account a token opens, name another File. "": they end with the
 	// process.
 	File string
 	// Fresh is how long a customer is allowed without a refresh. 0: 5 min.

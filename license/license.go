@@ -48,8 +48,8 @@ func (Key) MarshalText() ([]byte, error) { return []byte("[key]"), nil }
 // panic, and a verdict whose Until has passed.
 //
 // It may also have Validate() error, for faults of its configuration; Health() error, for
-// what is wrong now; Address() string, which names the settings that decide what it
-// allows, and no secret, so that verdicts kept on disk are not believed under others; and
+// what is wrong now; Address() string, which names whose keys it checks, and no
+// secret, so that verdicts kept on disk are not believed of others'; and
 // Close() error. The cache and the combinations use them.
 //
 // Blocking: Check may use the network, within ctx.

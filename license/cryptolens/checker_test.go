@@ -293,36 +293,14 @@ func TestNothingPrintsACheckersToken(t *testing.T) {
 	noSecrets(t, cfg.LogValue().String(), c.LogValue().String())
 }
 
-func TestAddressTellsSettingsAndNoSecrets(t *testing.T) {
+func TestAddress(t *testing.T) {
 	t.Parallel()
-	srv, other := cryptolenstest.New(), cryptolenstest.New()
-	other.RotateKey()
+	srv := cryptolenstest.New()
 	address := func(change func(*cryptolens.Config)) string { return newChecker(t, srv, change).Address() }
-	same := address(nil)
-	require.Regexp(t, `^cryptolens:3646\?MaxAge=24h0m0s&PublicKeys=[0-9a-f]{16}$`, same)
-	seen := map[string]string{same: "default"}
-	for name, change := range map[string]func(*cryptolens.Config){
-		"product":  func(c *cryptolens.Config) { c.ProductID = 77 },
-		"features": func(c *cryptolens.Config) { c.Features = map[string]int{"a": 1} },
-		"flag":     func(c *cryptolens.Config) { c.Features = map[string]int{"a": 2} },
-		"template": func(c *cryptolens.Config) { c.FeatureTemplate = true },
-		"max age":  func(c *cryptolens.Config) { c.MaxAge = time.Hour },
-		"any age":  func(c *cryptolens.Config) { c.MaxAge = cryptolens.AnyAge },
-		"keys":     func(c *cryptolens.Config) { c.PublicKeys = []string{other.PublicKeyXML()} },
-		"two keys": func(c *cryptolens.Config) { c.PublicKeys = append(c.PublicKeys, other.PublicKeyXML()) },
-		"subject":  func(c *cryptolens.Config) { c.Subject = func(cryptolens.License) string { return "s" } },
-		"limited":  func(c *cryptolens.Config) { c.TimeLimited = 1 },
-	} {
-		got := address(change)
-		require.NotContains(t, got, "canary")
-		require.NotContains(t, seen, got, name+" is as "+seen[got])
-		seen[got] = name
-	}
-	require.Equal(t, same, address(func(c *cryptolens.Config) {
-		c.Token, c.Timeout, c.MaxAge = "another-token-4711", time.Hour, 24*time.Hour
-	}), "these decide nothing")
-	require.Equal(t,
-		address(func(c *cryptolens.Config) { c.PublicKeys = append(c.PublicKeys, other.PublicKeyXML()) }),
-		address(func(c *cryptolens.Config) { c.PublicKeys = []string{other.PublicKeyXML(), c.PublicKeys[0]} }), "in any order")
+	require.Equal(t, "cryptolens:3646", address(nil))
+	require.Equal(t, "cryptolens:77", address(func(c *cryptolens.Config) { c.ProductID = 77 }))
+	require.Equal(t, "cryptolens:3646", address(func(c *cryptolens.Config) {
+		c.Features = map[string]int{"a": 1} // another release sells more; its customers' keys are the same
+	}))
 	require.Empty(t, cryptolens.NewChecker(cryptolens.Config{}).Address(), "of a faulty Config")
 }

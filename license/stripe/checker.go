@@ -194,29 +194,29 @@ func (c *Checker) Close() error {
 	return nil
 }
 
-// Address is "stripe:test" or "stripe:live", and the settings that decide what is allowed,
-// such as "stripe:live?Features.tax-report=tax_reports&KeyMetadata=license_key&Statuses=active".
-// Not in it are BaseURL and HTTPClient, and whose account Key opens; of KeySecret, whether
-// there is one. "" if the Config is faulty.
+// Address is "stripe:test" or "stripe:live", and what leads from a key or subject to a
+// customer, such as "stripe:live?KeyMetadata=license_key"; of KeySecret, whether there is
+// one. Whose account Key opens is not in it. "" if the Config is faulty.
 func (c *Checker) Address() string {
 	if c.faults != nil {
 		return "" // who knows what stands where
 	}
-	settings := url.Values{"Products": slices.Sorted(slices.Values(c.cfg.Products)), "Statuses": slices.Sorted(slices.Values(c.cfg.Statuses))}
-	for feature, lookupKey := range c.cfg.Features {
-		settings.Set("Features."+feature, lookupKey)
-	}
-	set := func(field, value string, given bool) {
-		if given {
+	settings := url.Values{}
+	set := func(field, value string) {
+		if value != "" {
 			settings.Set(field, value)
 		}
 	}
-	set("KeyMetadata", c.cfg.KeyMetadata, c.cfg.KeyMetadata != "")
-	set("KeySecret", "true", c.cfg.KeySecret != "")
-	set("PastDueFor", c.cfg.PastDueFor.String(), c.cfg.PastDueFor != 0)
-	set("RefusePaused", "true", c.cfg.RefusePaused)
-	set("SubjectMetadata", c.cfg.SubjectMetadata, c.cfg.SubjectMetadata != "")
-	return strings.ReplaceAll(c.shown()+"?"+settings.Encode(), c.cfg.Key, "[key]") // in the wrong field
+	set("KeyMetadata", c.cfg.KeyMetadata)
+	set("SubjectMetadata", c.cfg.SubjectMetadata)
+	if c.cfg.KeySecret != "" {
+		set("KeySecret", "true")
+	}
+	address := c.shown()
+	if len(settings) > 0 {
+		address += "?" + settings.Encode()
+	}
+	return strings.ReplaceAll(address, c.cfg.Key, "[key]") // in the wrong field
 }
 
 // shown is how the checker is printed.

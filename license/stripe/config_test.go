@@ -71,27 +71,21 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestAddressTellsSettingsAndNoSecrets(t *testing.T) {
+func TestAddressTellsWhoIsFoundAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	address := func(change func(*stripelicense.Config)) string {
 		cfg := stripelicense.Config{Key: apiKey}
 		change(&cfg)
 		return stripelicense.NewChecker(cfg).Address()
 	}
-	require.Equal(t, "stripe:test?Statuses=active&Statuses=past_due&Statuses=trialing", address(func(*stripelicense.Config) {}))
+	require.Equal(t, "stripe:test", address(func(c *stripelicense.Config) { c.Features = map[string]string{feature: lookupKey} }))
 	seen := map[string]string{}
 	for name, change := range map[string]func(*stripelicense.Config){
 		"default":   func(*stripelicense.Config) {},
 		"live":      func(c *stripelicense.Config) { c.Key = "sk_live_canary4711" },
-		"features":  func(c *stripelicense.Config) { c.Features = map[string]string{feature: ""} },
-		"lookup":    func(c *stripelicense.Config) { c.Features = map[string]string{feature: lookupKey} },
-		"misplaced": func(c *stripelicense.Config) { c.Features = map[string]string{feature: apiKey} },
 		"key":       func(c *stripelicense.Config) { c.KeyMetadata = "k" },
 		"digest":    func(c *stripelicense.Config) { c.KeyMetadata, c.KeySecret = "k", strings.Repeat("canary", 8) },
-		"past due":  func(c *stripelicense.Config) { c.PastDueFor = time.Hour },
-		"products":  func(c *stripelicense.Config) { c.Products = []string{"prod_1"} },
-		"paused":    func(c *stripelicense.Config) { c.RefusePaused = true },
-		"statuses":  func(c *stripelicense.Config) { c.Statuses = []string{"active"} },
+		"misplaced": func(c *stripelicense.Config) { c.KeyMetadata = apiKey },
 		"subject":   func(c *stripelicense.Config) { c.SubjectMetadata = "s" },
 	} {
 		got := address(change)
