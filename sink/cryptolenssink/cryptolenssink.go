@@ -112,11 +112,12 @@ func (s *Sink) Limits() sink.Limits {
 // what was never sent.
 const ownDoubt = 365 * 24 * time.Hour
 
-// limits are what both sinks have in common. A batch takes some seconds; there are few
-// at once, for a license server on premises works on one call at a time.
+// limits are what both sinks have in common. Batches are few and small, for the API takes
+// one record a call, a license server on premises works on one call at a time, and all
+// that a process has begun when it is killed is in doubt.
 func limits(rate float64) sink.Limits {
 	return sink.Limits{
-		MaxBatch:    20,
+		MaxBatch:    5,
 		Concurrency: 4,
 		MaxQuantity: math.MaxInt32,
 		Rate:        cmp.Or(rate, defaultRate),

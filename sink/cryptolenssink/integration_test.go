@@ -118,6 +118,32 @@ func TestCountersAcrossRestart(t *testing.T) {
 	}
 }
 
+// A customer with two keys, an increment that is refused while one of them is the last
+// that was allowed, and usage on the other.
+func TestCountersOfTwoKeysInTheBooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := newTwoKeys()
+		m := whole(t, t.TempDir(), k.open())
+		report := m.Feature(feature)
+		use := func(n int64, key string) {
+			k.use(key)
+			require.NoError(t, report.Add(t.Context(), subject, n))
+			time.Sleep(10 * time.Minute)
+		}
+		use(1, "old")
+		k.Script(on("IncrementIntValue", passed)...)
+		require.NoError(t, report.Add(t.Context(), subject, 100))
+		require.Error(t, m.Flush(t.Context()))
+		require.Equal(t, 1, k.Fired())
+		use(1, "new")
+		use(1, "old")
+		require.EqualValues(t, 103, line(m).Delivered)
+		k.requireCounts(t, 2, 101)
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
+}
+
 // What waits in a copy of the directory, and may have been sent by the original, is
 // neither sent nor assumed by itself.
 func TestCopyWaitsForAPerson(t *testing.T) {
