@@ -75,6 +75,7 @@ type Counters struct {
 	cfg    CountersConfig
 	faults error
 	client *cryptolens.Client
+	keys   keys
 	turns  turns
 	recent recent
 }
@@ -92,7 +93,7 @@ var (
 // never fails: [Counters.Validate] tells what is wrong with cfg, and meter.Open asks.
 func NewCounters(cfg CountersConfig) *Counters {
 	cfg.Objects = maps.Clone(cfg.Objects)
-	return &Counters{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), turns: newTurns()}
+	return &Counters{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), keys: newKeys(cfg.Key), turns: newTurns()}
 }
 
 // Validate returns all faults of the configuration, each by the name of its field. It
@@ -119,18 +120,7 @@ func (c *Counters) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last}
 // Errors: a [*sink.BatchError] that names the features at fault; the faults of the
 // configuration.
 func (c *Counters) Prepare(_ context.Context, features []sink.Feature) error {
-	if c.faults != nil {
-		return c.faults
-	}
-	errs, failed := make([]error, len(features)), false
-	for i, f := range features {
-		errs[i] = c.checkFeature(f.Name)
-		failed = failed || errs[i] != nil
-	}
-	if !failed {
-		return nil
-	}
-	return &sink.BatchError{Errs: errs}
+	return prepare(c.faults, features, c.checkFeature)
 }
 
 func (c *Counters) checkFeature(name string) error {

@@ -20,8 +20,8 @@ const settleTime = time.Minute
 // feature. It stops at the first trouble that is not the record's own and when ctx ends;
 // the records behind it are not counted and say so.
 //
-// Blocking: until all are answered, at most 20 s a call and as long for calls for the
-// same key that are under way, or until ctx ends.
+// Blocking: until all are answered, at most 10 s for a key, 20 s a call, and as long for
+// calls for the same key that are under way, or until ctx ends.
 //
 // Errors: nil, or a [*sink.BatchError], or one error if it holds for all. A record is
 // [sink.ErrRejected] if its data object can't count it, or can't tell any more whether it
@@ -40,7 +40,7 @@ func (c *Counters) deliver(ctx context.Context, r sink.Record) (err error, halt 
 	if err := c.check(r); err != nil {
 		return err, false
 	}
-	key, err := keyOf(ctx, c.cfg.Key, r)
+	key, err := c.keys.of(ctx, r)
 	if err != nil {
 		return err, false
 	}
