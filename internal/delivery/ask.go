@@ -72,7 +72,7 @@ func (p *preparer) call(ctx context.Context, features []sink.Feature) (errs []er
 	p.route.panics.note(err)
 	defer func() {
 		if riddle := recover(); riddle != nil {
-			err = fmt.Errorf("sink returned a %T that panics when it is looked at: %v", err, riddle)
+			err = fmt.Errorf("sink returned a %T that %s when it was looked at", err, panicked(riddle))
 			errs, vague = slices.Repeat([]error{err}, len(features)), true
 		}
 	}()

@@ -48,7 +48,7 @@ func TestScheduleReachesTheLedger(t *testing.T) {
 		time.Sleep(2 * scheduleEvery)
 		synctest.Wait()
 		require.Equal(t, end, l.routes[0].end, "what is known stays")
-		require.Contains(t, out.String(), "no period")
+		require.Contains(t, out.String(), "consult_test.go")
 		id := l.add("f", "s")
 		synctest.Wait()
 		require.Equal(t, sink.Delivered, l.state(id))

@@ -36,7 +36,7 @@ func (v *verdict) outcome() string {
 func judge(records []sink.Record, err error, now time.Time) (v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			riddle := fmt.Errorf("sink returned a %T that panics when it is looked at: %v", err, p)
+			riddle := fmt.Errorf("sink returned a %T that %s when it was looked at", err, panicked(p))
 			v = weigh(records, slices.Repeat([]error{riddle}, len(records)), false, now)
 		}
 	}()
@@ -177,13 +177,22 @@ func routeDelay(err error, errs []error, apart bool, v *verdict) time.Duration {
 	return 0
 }
 
-// text is err's message, fit for a log line or a quarantine: fmt survives an
-// Error method that panics.
+// text is err's message, fit for a log line or a quarantine.
 func text(err error) string {
 	const most = 1000
-	s := fmt.Sprint(err)
+	s := message(err)
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	return strings.ToValidUTF8(s, "�")
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// message is what err says of itself, or that its Error method panics.
+func message(err error) (s string) {
+	defer func() {
+		if p := recover(); p != nil {
+			s = fmt.Sprintf("a %T whose Error method panicked", err)
+		}
+	}()
+	return err.Error()
 }

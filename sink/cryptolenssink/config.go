@@ -1,7 +1,6 @@
 package cryptolenssink
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	wire "github.com/inprocess/meter/internal/cryptolens"
-	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/license/cryptolens"
 )
 
@@ -30,7 +28,8 @@ const (
 	// recorded without an answer is billed twice, or more often.
 	Resend
 	// Assume takes it for recorded: nothing is billed twice, and what was lost on the
-	// way is never billed.
+	// way is never billed. So is what a process that is killed was about to send, at
+	// most four records.
 	Assume
 )
 
@@ -47,19 +46,14 @@ func (d Doubt) String() string {
 	return "unknown"
 }
 
-// KeyFunc finds the license key that bills a subject, such as the Key method of meter's
-// cache. An error, or the zero Key, means that there is none now. It must be safe for
-// concurrent use; its error is shown in Health, so it must not hold the key.
-type KeyFunc = func(ctx context.Context, subject string) (license.Key, error)
-
 // defaultRate is how many records a second are sent if nothing else is said.
 const defaultRate = 10
 
 // requestTimeout bounds one call.
 const requestTimeout = 20 * time.Second
 
-// Config of a [Sink]. The zero value is not usable: Token, ProductID and Key are
-// required. fmt and log/slog print it without the token.
+// Config of a [Sink]. The zero value is not usable: Token, ProductID, Key and
+// Features are required. fmt and log/slog print it without the token.
 //
 // Concurrency: a plain value; New copies it.
 type Config struct {
@@ -84,7 +78,7 @@ type Config struct {
 	Doubt Doubt
 
 	// Features are those that are billed, and that add up on one number if they are
-	// several; records of others stay pending. nil: there is but one; a second is refused.
+	// several; records of others stay pending. Required, not empty.
 	Features []string
 
 	// HTTPClient is copied; the copy follows no redirects, keeps no cookies, sends
@@ -102,8 +96,8 @@ func (c Config) validate() error {
 	if c.Doubt > Assume {
 		v.add("Doubt", fmt.Errorf("is %d: use Quarantine, Resend or Assume", c.Doubt))
 	}
-	if c.Features != nil && len(c.Features) == 0 {
-		v.add("Features", errors.New("is empty, so that nothing would be billed: name features, or leave it nil"))
+	if len(c.Features) == 0 {
+		v.add("Features", errors.New("is empty: name the features that are billed, as given to Meter.Feature"))
 	}
 	if slices.Contains(c.Features, "") {
 		v.add("Features", errNoFeature)

@@ -23,7 +23,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		cfg  cryptolenssink.Config
 		want []string
 	}{
-		"empty": {cryptolenssink.Config{}, []string{"Config.Token is empty", "Config.ProductID is 0", "Config.Key is nil"}},
+		"empty": {cryptolenssink.Config{}, []string{"Config.Token is empty", "Config.ProductID is 0", "Config.Key is nil", "Config.Features is empty"}},
 		"all": {
 			cryptolenssink.Config{Token: "a\n", ProductID: -1, BaseURL: "http://example.com", Doubt: 3, Features: []string{}, Rate: math.NaN()},
 			[]string{".Token holds", ".ProductID is -1", ".BaseURL starts with http://", ".Doubt is 3", ".Features is empty", ".Rate is NaN"},
@@ -47,17 +47,12 @@ func TestFeaturesAddUpOnlyIfNamed(t *testing.T) {
 	t.Parallel()
 	v := newVendor()
 	a, b := sink.Feature{Name: "a"}, sink.Feature{Name: "b"}
-	s := v.sink()
-	require.ErrorContains(t, s.Prepare(t.Context(), []sink.Feature{a, b}), "Config.Features", "both at once: neither")
-	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{a}))
+	s := v.sink(func(c *cryptolenssink.Config) { c.Features = []string{"a", feature} })
+	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{a, {Name: feature}}))
 	batch, ok := errors.AsType[*sink.BatchError](s.Prepare(t.Context(), []sink.Feature{b, a}))
 	require.True(t, ok)
-	require.Error(t, batch.Errs[0])
+	require.ErrorContains(t, batch.Errs[0], `"b" is not in Config.Features`)
 	require.NoError(t, batch.Errs[1])
-
-	s = v.sink(func(c *cryptolenssink.Config) { c.Features = []string{"a", feature} })
-	require.NoError(t, s.Prepare(t.Context(), []sink.Feature{a, {Name: feature}}))
-	require.ErrorContains(t, s.Prepare(t.Context(), []sink.Feature{b}), `"b" is not in Config.Features`)
 	other := record(0, 1)
 	other.Feature = "b"
 	errs := outcomes(t, s.Deliver(t.Context(), []sink.Record{other, record(1, 2)}), 2)

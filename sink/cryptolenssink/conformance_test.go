@@ -37,6 +37,7 @@ func TestConformance(t *testing.T) {
 					v = newVendor()
 					return open()
 				},
+				Feature: func(sink.Kind) string { return feature },
 				Total:   func(_ testing.TB, _, subject string) int64 { return v.total(subject) },
 				Restart: func(testing.TB, sink.Sink) sink.Sink { return open() },
 				Unreachable: func(testing.TB) sink.Sink {

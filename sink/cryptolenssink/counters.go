@@ -24,11 +24,32 @@ import (
 //
 // A counter is incremented by the record's quantity, with a bound of what it then has:
 // as long as nobody else counts on it, the API can do that once, however often it is
-// asked. Which record is being counted, from which number to which, is first written
-// into the data object's own text, with the last 200 records that were counted. So an
+// asked. Which record is being counted, from which number to which, is first noted in
+// the data object's own text, with the last 200 records that were counted. So an
 // attempt without an answer is settled by reading, also after a restart and however
 // late: the number is the one after, or it is the one before and the increment is asked
 // for again. A record takes four calls, and one more for the first of its key.
+//
+// What is noted will be counted, be it with the next record of the data object. So a
+// record is in doubt from when it may have been noted, until it is counted or the note
+// was taken back.
+//
+// # What waits for a person
+//
+// A record in doubt is counted nowhere but where it was noted. If its data object doesn't
+// know it, it is rejected into quarantine,
+//
+//	the key of the subject has changed           the old key's data object may have it
+//	the process was started again meanwhile      the same, for nobody knows which key it was
+//	more than 200 records were counted since     it may have been among them
+//
+// so that a process that is killed leaves up to 20 such records: those that it had taken
+// and not noted yet. One that it had noted is settled by itself.
+//
+// Whoever decides should know that a record that stands in the text of the old key's data
+// object, as the one being counted, is counted there with the next record that comes to
+// that key, even if it is voided or sent again to another key. To prevent that, remove
+// the data object or change its number.
 //
 // # Who else may write
 //
@@ -40,10 +61,9 @@ import (
 //
 // Nobody may write the data object's text, and no second process may count on it. Several
 // processes count on data objects of their own, if meter.Config.Instance numbers them:
-// instance 1 of "reports" is "reports-1".
-//
-// A record that an operator voids after an attempt that failed may be counted all the
-// same, with the next record of its data object, if the attempt had noted it there.
+// instance 1 of "reports" is "reports-1". A call without an answer that writes the text
+// may arrive late, over what was written meanwhile. A process waits for a minute after
+// one, but the next process doesn't know of it: after an outage, start it a minute later.
 //
 // A counter has 32 bits. One that is full takes no more, and its records stay pending
 // until it is reset.
@@ -55,6 +75,7 @@ type Counters struct {
 	cfg    CountersConfig
 	faults error
 	client *cryptolens.Client
+	keys   keys
 	turns  turns
 	recent recent
 }
@@ -72,7 +93,7 @@ var (
 // never fails: [Counters.Validate] tells what is wrong with cfg, and meter.Open asks.
 func NewCounters(cfg CountersConfig) *Counters {
 	cfg.Objects = maps.Clone(cfg.Objects)
-	return &Counters{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), turns: newTurns()}
+	return &Counters{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), keys: newKeys(cfg.Key), turns: newTurns()}
 }
 
 // Validate returns all faults of the configuration, each by the name of its field. It
@@ -83,7 +104,7 @@ func (c *Counters) Validate() error { return c.faults }
 
 // Limits are the API's, as far as they are known: numbers have 32 bits. It documents no
 // limit of requests, so Rate is a guess. DedupeWindow has no end, for a data object
-// remembers what was counted on it.
+// remembers what was counted on it, and what it can't tell is rejected.
 func (c *Counters) Limits() sink.Limits {
 	l := limits(c.cfg.Rate)
 	l.DedupeWindow = sink.Forever
@@ -99,18 +120,7 @@ func (c *Counters) Kinds() []sink.Kind { return []sink.Kind{sink.Sum, sink.Last}
 // Errors: a [*sink.BatchError] that names the features at fault; the faults of the
 // configuration.
 func (c *Counters) Prepare(_ context.Context, features []sink.Feature) error {
-	if c.faults != nil {
-		return c.faults
-	}
-	errs, failed := make([]error, len(features)), false
-	for i, f := range features {
-		errs[i] = c.checkFeature(f.Name)
-		failed = failed || errs[i] != nil
-	}
-	if !failed {
-		return nil
-	}
-	return &sink.BatchError{Errs: errs}
+	return prepare(c.faults, features, c.checkFeature)
 }
 
 func (c *Counters) checkFeature(name string) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -27,8 +28,9 @@ type CountersConfig struct {
 	Key KeyFunc `json:"-"`
 
 	// Objects leads from a feature's name to that of the data object that counts it,
-	// at most 80 characters. Each feature has one of its own; records of features that
-	// are not in it stay pending. Required, not empty.
+	// at most 80 characters. Each feature has one of its own, and none is another's name
+	// with a number, such as "reports-1" beside "reports", for instances have these;
+	// records of features that are not in it stay pending. Required, not empty.
 	Objects map[string]string
 
 	// AllowHTTP takes a BaseURL with http:// that leads to another machine, as a
@@ -68,6 +70,17 @@ func (c CountersConfig) validate() error {
 			v.add(field, fmt.Errorf("is %q, like that of feature %q: each needs a data object of its own", object, other))
 		}
 		owner[object] = feature
+	}
+	for _, feature := range slices.Sorted(maps.Keys(c.Objects)) {
+		object := c.Objects[feature]
+		base := strings.TrimRight(object, "0123456789")
+		if base == object || !strings.HasSuffix(base, "-") {
+			continue
+		}
+		base = strings.TrimSuffix(base, "-")
+		if other, taken := owner[base]; taken {
+			v.add(fmt.Sprintf("Objects[%q]", feature), fmt.Errorf("is %q, as an instance of feature %q would name its %q: end it in another way", object, other, base))
+		}
 	}
 	return errors.Join(v.list...)
 }

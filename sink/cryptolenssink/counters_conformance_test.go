@@ -21,7 +21,8 @@ func TestConformanceOfCounters(t *testing.T) {
 		on   string // what is asked for in vain
 		skip map[string]string
 	}{
-		"sums and levels": {func(c *cryptolenssink.Counters) sink.Sink { return c }, "IncrementIntValue", nil},
+		"sums and levels": {func(c *cryptolenssink.Counters) sink.Sink { return c }, "IncrementIntValue", map[string]string{
+			"later attempt": "a record in doubt that its data object doesn't know may be on another key's, and waits for a person"}},
 		"levels": {func(c *cryptolenssink.Counters) sink.Sink { return levels{c} }, "SetIntValue", map[string]string{
 			"refused kinds": "the sink within takes sums"}},
 	} {

@@ -20,8 +20,8 @@ const settleTime = time.Minute
 // feature. It stops at the first trouble that is not the record's own and when ctx ends;
 // the records behind it are not counted and say so.
 //
-// Blocking: until all are answered, at most 20 s a call and as long for calls for the
-// same key that are under way, or until ctx ends.
+// Blocking: until all are answered, at most 10 s for a key, 20 s a call, and as long for
+// calls for the same key that are under way, or until ctx ends.
 //
 // Errors: nil, or a [*sink.BatchError], or one error if it holds for all. A record is
 // [sink.ErrRejected] if its data object can't count it, or can't tell any more whether it
@@ -40,7 +40,7 @@ func (c *Counters) deliver(ctx context.Context, r sink.Record) (err error, halt 
 	if err := c.check(r); err != nil {
 		return err, false
 	}
-	key, err := keyOf(ctx, c.cfg.Key, r)
+	key, err := c.keys.of(ctx, r)
 	if err != nil {
 		return err, false
 	}
@@ -50,12 +50,10 @@ func (c *Counters) deliver(ctx context.Context, r sink.Record) (err error, halt 
 	}
 	defer end()
 	at := place{key, c.object(r)}
-	if err := c.recent.refuses(r, at); err != nil {
-		return err, false
+	if left := c.recent.rests(at); left > 0 {
+		return sink.RetryAfter(postpone(r, "data object %q is left alone after a call without an answer", at.object), left), false
 	}
-	err, halt = c.deliverTo(ctx, r, at)
-	c.recent.note(r, at, err)
-	return err, halt
+	return c.deliverTo(ctx, r, at)
 }
 
 func (c *Counters) check(r sink.Record) error {
@@ -90,7 +88,9 @@ func (c *Counters) deliverTo(ctx context.Context, r sink.Record, at place) (err 
 	if r.Kind == sink.Last {
 		return classify(r, c.client.SetInt(ctx, c.owner(at), at.ref(), r.Quantity))
 	}
-	return c.count(ctx, r, at, o)
+	err, halt = c.count(ctx, r, at, o)
+	c.recent.note(r, at, err)
+	return err, halt
 }
 
 // count increments by the record, unless it was counted before.
@@ -107,7 +107,7 @@ func (c *Counters) count(ctx context.Context, r sink.Record, at place, o cryptol
 				if i.entry.id != entryOf(r).id {
 					return unbegun(r, fmt.Errorf("a record before it is not counted yet: %w", err))
 				}
-				return classify(r, err)
+				return noted(r, err)
 			}
 			o.Int = i.target
 		}
@@ -121,23 +121,37 @@ func (c *Counters) count(ctx context.Context, r sink.Record, at place, o cryptol
 	case found && !e.lost:
 		return nil, false
 	case found && r.Doubt:
+		c.tidy(ctx, at, o, j) // or the intent would be taken up again if the number came back
 		return reject(r, "data object %q was set to something else while the record was in doubt: compare its number with what was used", at.object), false
+	case !found && r.Doubt && !c.recent.knows(r, at):
+		return reject(r, "data object %q doesn't know it, and another key's may: where it was sent to is forgotten since the process was started, or the key of subject %q has changed", at.object, r.Subject), false
 	case !found && r.Doubt && r.End.Unix() <= j.floor:
 		return reject(r, "data object %q doesn't remember records of that time: compare its number with what was used", at.object), false
 	case o.Int > math.MaxInt32-r.Quantity:
 		return postpone(r, "data object %q is full at %d: reset it", at.object, o.Int), false
 	}
+	before := j.String()
 	j.begin(r, o.Int)
 	if err := c.write(ctx, at, o, j.String()); err != nil {
-		return unbegun(r, err)
+		return classify(r, err) // the intent may be there, so doubt is the record's own
 	}
 	if err := c.increment(ctx, at, o.ID, *j.intent); err != nil {
-		return classify(r, err)
+		if !errors.Is(err, cryptolens.ErrInDoubt) && c.write(ctx, at, o, before) == nil {
+			return classify(r, err)
+		}
+		return noted(r, err)
 	}
 	o.Int = j.intent.target
 	j.close(false)
 	c.tidy(ctx, at, o, j)
 	return nil, false
+}
+
+// noted is the outcome of a record whose intent stays on its data object: whatever became
+// of the increment, the next record there carries it out, wherever this one is sent by then.
+func noted(r sink.Record, err error) (outcome error, halt bool) {
+	outcome, halt = classify(r, err)
+	return sink.RetryAfter(doubt(r, fmt.Errorf("it is noted to be counted: %w", err)), sink.RetryDelay(outcome)), halt
 }
 
 // tidy notes that the intent was fulfilled. What was counted is counted, so it is no
@@ -226,8 +240,8 @@ func (c *Counters) owner(at place) cryptolens.Owner {
 	return cryptolens.Owner{ProductID: c.cfg.ProductID, Key: at.key}
 }
 
-// unbegun is the outcome of a record whose own increment was not asked for in this
-// attempt: whatever else is in doubt, it is not.
+// unbegun is the outcome of a record that was not noted in this attempt: whatever else is
+// in doubt, it is not.
 func unbegun(r sink.Record, err error) (outcome error, halt bool) {
 	if errors.Is(err, cryptolens.ErrInDoubt) {
 		return notApplied(r, err), true

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/cryptolenssink"
 	"github.com/stretchr/testify/require"
@@ -66,28 +68,50 @@ type model struct {
 	sink    *cryptolenssink.Counters
 	waiting []sink.Record
 	away    map[string]time.Time // not to be sent before, by ID
-	counted map[string]int64     // by subject: what was answered nil
-	held    int64                // rejected
+	keys    map[string]int       // by subject: which of its keys it has now
+	used    int64
+	counted int64 // what was answered nil
+	held    int64 // rejected
 	n       int
 }
 
 func newModel(t *testing.T, seed uint64) *model {
-	m := &model{vendor: newVendor(), t: t, rand: rand.New(rand.NewPCG(seed, 7)), away: map[string]time.Time{}, counted: map[string]int64{}}
+	m := &model{vendor: newVendor(), t: t, rand: rand.New(rand.NewPCG(seed, 7)), away: map[string]time.Time{}, keys: map[string]int{}}
 	m.net = &lossy{to: m.Client().Transport, rand: m.rand}
 	m.open()
 	return m
 }
 
 func (m *model) open() {
-	m.sink = m.counters(func(c *cryptolenssink.CountersConfig) { c.HTTPClient = &http.Client{Transport: m.net} })
+	m.sink = m.counters(func(c *cryptolenssink.CountersConfig) {
+		c.HTTPClient = &http.Client{Transport: m.net}
+		c.Key = func(ctx context.Context, subject string) (license.Key, error) {
+			return m.key(ctx, fmt.Sprint(subject, m.keys[subject]))
+		}
+	})
 }
 
-func (m *model) use() {
+// use makes a record whose quantity is a bit of its own, so that the totals tell which
+// ones were counted.
+func (m *model) use(subject string) {
+	r := record(m.n, 1<<m.n)
 	m.n++
-	r := record(m.n, 1+m.rand.Int64N(3))
-	r.Subject = fmt.Sprint("subject", m.rand.IntN(2))
+	m.used += r.Quantity
+	r.Subject = subject
 	m.waiting = append(m.waiting, r)
 }
+
+// total is what all keys of all subjects have.
+func (m *model) total() (total int64) {
+	for _, subject := range subjects {
+		for key := range 2 {
+			total += m.count(fmt.Sprint(subject, key), object)
+		}
+	}
+	return total
+}
+
+var subjects = []string{"subject-a", "subject-b"}
 
 // deliver tries some of the waiting records, in any order.
 func (m *model) deliver() {
@@ -117,7 +141,7 @@ func (m *model) deliver() {
 		r.Attempt++
 		switch {
 		case outcome == nil:
-			m.counted[r.Subject] += r.Quantity
+			m.counted += r.Quantity
 			continue
 		case errors.Is(outcome, sink.ErrRejected):
 			m.held += r.Quantity
@@ -129,42 +153,65 @@ func (m *model) deliver() {
 	}
 }
 
-// Whatever gets lost or late, each record is counted once.
+// settle delivers all that waits.
+func (m *model) settle() {
+	for len(m.waiting) > 0 {
+		time.Sleep(time.Minute)
+		m.deliver()
+	}
+}
+
+// Whatever gets lost or late, no record is counted twice, also if a subject's key changes
+// or the process does; and without such a change each is counted once.
 func TestCountersCountOnce(t *testing.T) {
 	t.Parallel()
-	struck := 0
-	for seed := range uint64(60) {
-		synctest.Test(t, func(t *testing.T) {
-			m := newModel(t, seed)
-			m.net.faulty = true
-			var used int64
-			for range 60 {
-				switch m.rand.IntN(10) {
-				case 0, 1, 2:
-					m.use()
-					used += m.waiting[len(m.waiting)-1].Quantity
-				case 3:
-					time.Sleep(time.Minute) // what is late has come by then
-					m.open()
-				default:
-					m.deliver()
-				}
-				time.Sleep(time.Duration(m.rand.IntN(20)) * time.Second)
+	for name, change := range map[string]struct{ process, key bool }{
+		"lost and late": {}, "restarts": {process: true}, "keys": {key: true}, "keys and restarts": {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var struck, used, held = 0, 0, 0
+			for seed := range uint64(30) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newModel(t, seed)
+					m.net.faulty = true
+					for range 60 {
+						subject := subjects[m.rand.IntN(2)]
+						switch n := m.rand.IntN(12); {
+						case n < 3 && m.n < 25:
+							m.use(subject)
+						case n == 3 && change.process:
+							time.Sleep(time.Minute) // what is late has come by then
+							m.open()
+						case n < 6 && change.key:
+							m.keys[subject] = 1 - m.keys[subject]
+						default:
+							m.deliver()
+						}
+						time.Sleep(time.Duration(m.rand.IntN(20)) * time.Second)
+					}
+					m.net.faulty = false
+					m.settle()
+					for key := range 2 { // what is noted anywhere is counted now
+						for _, subject := range subjects {
+							m.keys[subject] = key
+							m.use(subject)
+						}
+						m.settle()
+					}
+					require.Equal(t, m.used, m.counted+m.held, "seed %d", seed)
+					more := m.total() - m.counted
+					require.Zero(t, more&^m.held, "seed %d: %b was counted, %b was said to be, %b is with a person", seed, m.total(), m.counted, m.held)
+					if !change.process && !change.key {
+						require.Zero(t, m.held, "seed %d", seed)
+					}
+					struck += m.net.struck
+					used += m.n
+					held += bits.OnesCount64(uint64(m.held))
+				})
 			}
-			m.net.faulty = false
-			for len(m.waiting) > 0 {
-				time.Sleep(time.Minute)
-				m.deliver()
-			}
-			require.Zero(t, m.held, "seed %d", seed)
-			var total int64
-			for _, subject := range []string{"subject0", "subject1"} {
-				require.Equal(t, m.counted[subject], m.count(subject, object), "seed %d", seed)
-				total += m.counted[subject]
-			}
-			require.Equal(t, used, total, "seed %d", seed)
-			struck += m.net.struck
+			require.Greater(t, struck, 200)
+			t.Logf("%d of %d records wait for a person", held, used)
 		})
 	}
-	require.Greater(t, struck, 600)
 }

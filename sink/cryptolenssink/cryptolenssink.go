@@ -3,7 +3,7 @@
 // as data objects of the key ([Counters]).
 //
 //	meter                Sink                    Counters
-//	feature              all add up              one data object each
+//	feature              those named add up      one data object each
 //	subject              what leads to a key     what leads to a key
 //	record               one RecordUsage         one bounded increment, or one set
 //	doubt                as Config.Doubt says    cleared by reading back
@@ -39,7 +39,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/inprocess/meter/license/cryptolens"
@@ -65,10 +64,8 @@ type Sink struct {
 	cfg    Config
 	faults error
 	client *cryptolens.Client
+	keys   keys
 	turns  turns
-
-	mu      sync.Mutex
-	feature string // the only one, where Config.Features is nil; "": none yet
 }
 
 var (
@@ -84,7 +81,7 @@ var (
 // fails: [Sink.Validate] tells what is wrong with cfg, and meter.Open asks.
 func New(cfg Config) *Sink {
 	cfg.Features = slices.Clone(cfg.Features)
-	return &Sink{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), turns: newTurns()}
+	return &Sink{cfg: cfg, faults: cfg.validate(), client: newClient(cfg.Token, cfg.BaseURL, cfg.AllowHTTP, cfg.HTTPClient), keys: newKeys(cfg.Key), turns: newTurns()}
 }
 
 // Validate returns all faults of the configuration, each by the name of its field. It
@@ -103,6 +100,9 @@ func (s *Sink) Limits() sink.Limits {
 	if s.cfg.Doubt != Quarantine {
 		l.DedupeWindow = ownDoubt
 	}
+	if s.cfg.Doubt == Assume {
+		l.MaxBatch = 1 // all that a process has begun when it is killed would be written off
+	}
 	return l
 }
 
@@ -112,11 +112,12 @@ func (s *Sink) Limits() sink.Limits {
 // what was never sent.
 const ownDoubt = 365 * 24 * time.Hour
 
-// limits are what both sinks have in common. A batch takes some seconds; there are few
-// at once, for a license server on premises works on one call at a time.
+// limits are what both sinks have in common. Batches are few and small, for the API takes
+// one record a call, a license server on premises works on one call at a time, and all
+// that a process has begun when it is killed is in doubt.
 func limits(rate float64) sink.Limits {
 	return sink.Limits{
-		MaxBatch:    20,
+		MaxBatch:    5,
 		Concurrency: 4,
 		MaxQuantity: math.MaxInt32,
 		Rate:        cmp.Or(rate, defaultRate),
@@ -127,28 +128,23 @@ func limits(rate float64) sink.Limits {
 // Kinds is [sink.Sum]: the API adds up.
 func (s *Sink) Kinds() []sink.Kind { return []sink.Kind{sink.Sum} }
 
-// Prepare refuses a second feature unless Config.Features says that features are to add
-// up. It uses no network, for the API has no way to ask without recording.
+// Prepare refuses features that are not in Config.Features. It uses no network, for the
+// API has no way to ask without recording.
 //
 // Errors: a [*sink.BatchError] that names the features at fault; the faults of the
 // configuration.
 func (s *Sink) Prepare(_ context.Context, features []sink.Feature) error {
-	if s.faults != nil {
-		return s.faults
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.feature == "" && len(features) == 1 {
-		s.feature = features[0].Name
+	return prepare(s.faults, features, s.checkFeature)
+}
+
+// prepare checks features one by one.
+func prepare(faults error, features []sink.Feature, check func(name string) error) error {
+	if faults != nil {
+		return faults
 	}
 	errs, failed := make([]error, len(features)), false
 	for i, f := range features {
-		switch {
-		case s.cfg.Features != nil:
-			errs[i] = s.checkFeature(f.Name)
-		case f.Name != s.feature:
-			errs[i] = fmt.Errorf("cryptolenssink: feature %q would add up with others on the one number that Cryptolens has for a key: list in Config.Features those that shall, and keep the others off this route by Route.Match", f.Name)
-		}
+		errs[i] = check(f.Name)
 		failed = failed || errs[i] != nil
 	}
 	if !failed {
@@ -158,10 +154,10 @@ func (s *Sink) Prepare(_ context.Context, features []sink.Feature) error {
 }
 
 func (s *Sink) checkFeature(name string) error {
-	if s.cfg.Features == nil || slices.Contains(s.cfg.Features, name) {
+	if slices.Contains(s.cfg.Features, name) {
 		return nil
 	}
-	return fmt.Errorf("%w: cryptolenssink: feature %q is not in Config.Features: its counts are kept; add it, or keep its records off this route by Route.Match",
+	return fmt.Errorf("%w: cryptolenssink: feature %q is not in Config.Features: its counts are kept; add it, so that it adds up with the others on the one number that Cryptolens has for a key, or keep its records off this route by Route.Match",
 		sink.ErrPostponed, name)
 }
 

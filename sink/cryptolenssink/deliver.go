@@ -7,7 +7,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -15,7 +14,7 @@ import (
 // stops at the first trouble that is not the record's own and when ctx ends; the
 // records behind it are not sent and say so.
 //
-// Blocking: until all are answered, at most 20 s a record and as long for a call for the
+// Blocking: until all are answered, at most 30 s a record and 20 s for a call for the
 // same key that is under way, or until ctx ends.
 //
 // Errors: nil, or a [*sink.BatchError], or one error if it holds for all. A record is
@@ -47,7 +46,7 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if r.Doubt && s.cfg.Doubt == Assume {
 		return nil, false
 	}
-	key, err := keyOf(ctx, s.cfg.Key, r)
+	key, err := s.keys.of(ctx, r)
 	if err != nil {
 		return err, false
 	}
@@ -74,27 +73,13 @@ func checkQuantity(r sink.Record) error {
 	return nil
 }
 
-// keyOf finds the key of a record's subject.
-func keyOf(ctx context.Context, find KeyFunc, r sink.Record) (license.Key, error) {
-	key, err := find(ctx, r.Subject)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return key, errUnsent(ctx.Err())
-	case err != nil: // by its text: its own outcome, if it has one, is not the record's
-		return key, postpone(r, "no license key for subject %q: %s", r.Subject, err.Error())
-	case key.IsZero():
-		return key, postpone(r, "no license key for subject %q", r.Subject)
-	}
-	return key, nil
-}
-
 // each delivers records one after another, as Deliver says.
 func each(ctx context.Context, records []sink.Record, deliver func(context.Context, sink.Record) (err error, halt bool)) error {
 	errs, failed := make([]error, len(records)), false
 	for i, r := range records {
 		err, halt := unsendable(ctx, i), true
 		if err == nil {
-			err, halt = deliver(ctx, r)
+			err, halt = guarded(ctx, r, deliver)
 		}
 		errs[i] = err
 		failed = failed || err != nil
@@ -114,6 +99,17 @@ func each(ctx context.Context, records []sink.Record, deliver func(context.Conte
 		return nil
 	}
 	return &sink.BatchError{Errs: errs}
+}
+
+// guarded makes a doubt of the one record of a panic while it is sent, such as of an
+// http.RoundTripper: of the others it is known what became of them.
+func guarded(ctx context.Context, r sink.Record, deliver func(context.Context, sink.Record) (err error, halt bool)) (err error, halt bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			err, halt = doubt(r, errors.New("the call "+panicked(p))), true
+		}
+	}()
+	return deliver(ctx, r)
 }
 
 // unsendable says why the ith record of a batch is better not sent: what the end of

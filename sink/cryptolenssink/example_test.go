@@ -20,6 +20,7 @@ func Example() {
 		Sinks: []meter.Route{{Name: "cryptolens", Sink: cryptolenssink.New(cryptolenssink.Config{
 			Token:     "token",
 			ProductID: 3646,
+			Features:  []string{"tax-report"},
 			Key: func(ctx context.Context, subject string) (license.Key, error) { // in production: cache.Key
 				return license.NewKey(key.Key), nil
 			},

@@ -59,7 +59,8 @@ func (v *vendor) key(_ context.Context, subject string) (license.Key, error) {
 func (v *vendor) total(subject string) int64 { return v.Total(product, v.keyText(subject)) }
 
 func (v *vendor) config() cryptolenssink.Config {
-	return cryptolenssink.Config{Token: token, ProductID: product, Key: v.key, BaseURL: cryptolenstest.URL, HTTPClient: v.Client()}
+	return cryptolenssink.Config{Token: token, ProductID: product, Key: v.key, BaseURL: cryptolenstest.URL, HTTPClient: v.Client(),
+		Features: []string{feature}}
 }
 
 func (v *vendor) sink(change ...func(*cryptolenssink.Config)) *cryptolenssink.Sink {

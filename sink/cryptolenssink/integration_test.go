@@ -1,16 +1,19 @@
 package cryptolenssink_test
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/inprocess/meter"
+	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/license/cryptolens/cryptolenstest"
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/cryptolenssink"
@@ -60,6 +63,53 @@ func TestDoubtInTheBooks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was never sent is never assumed to be recorded.
+func TestAssumeBillsWhatWasNotSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v, calls := newVendor(), atomic.Int64{}
+		m := whole(t, t.TempDir(), v.sink(func(c *cryptolenssink.Config) {
+			c.Doubt = cryptolenssink.Assume
+			c.Key = func(ctx context.Context, subject string) (license.Key, error) {
+				if calls.Add(1) == 1 {
+					panic("a bug of the vendor's database code")
+				}
+				return v.key(ctx, subject)
+			}
+		}))
+		report := m.Feature(feature)
+		for _, subject := range []string{"a", "b", "c"} {
+			require.NoError(t, report.Add(t.Context(), subject, 10))
+		}
+		time.Sleep(10 * time.Minute)
+		require.EqualValues(t, 30, v.total("a")+v.total("b")+v.total("c"))
+		require.EqualValues(t, 30, line(m).Delivered)
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
+}
+
+// A feature that is not named is never billed as another, whichever comes first.
+func TestSecondFeatureAfterRestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		v, dir := newVendor(), t.TempDir()
+		v.keyText(subject)
+		for _, reports := range []int64{2, 1, 0} {
+			m := whole(t, dir, v.sink())
+			tokens, report := m.Feature("tokens"), m.Feature(feature)
+			if reports > 0 {
+				require.NoError(t, report.Add(t.Context(), subject, reports))
+				require.NoError(t, tokens.Add(t.Context(), subject, 5000))
+			}
+			time.Sleep(10 * time.Minute)
+			require.ErrorContains(t, m.Health(), `"tokens" is not in Config.Features`)
+			require.NoError(t, m.Books().Check())
+			_ = m.Shutdown(t.Context())
+		}
+		require.EqualValues(t, 3, v.total(subject))
+	})
 }
 
 // An outage of hours, and a subject whose key comes late, lose nothing.
@@ -116,6 +166,32 @@ func TestCountersAcrossRestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A customer with two keys, an increment that is refused while one of them is the last
+// that was allowed, and usage on the other.
+func TestCountersOfTwoKeysInTheBooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := newTwoKeys()
+		m := whole(t, t.TempDir(), k.open())
+		report := m.Feature(feature)
+		use := func(n int64, key string) {
+			k.use(key)
+			require.NoError(t, report.Add(t.Context(), subject, n))
+			time.Sleep(10 * time.Minute)
+		}
+		use(1, "old")
+		k.Script(on("IncrementIntValue", passed)...)
+		require.NoError(t, report.Add(t.Context(), subject, 100))
+		require.Error(t, m.Flush(t.Context()))
+		require.Equal(t, 1, k.Fired())
+		use(1, "new")
+		use(1, "old")
+		require.EqualValues(t, 103, line(m).Delivered)
+		k.requireCounts(t, 2, 101)
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
 }
 
 // What waits in a copy of the directory, and may have been sent by the original, is

@@ -1,6 +1,8 @@
 package cryptolenssink
 
 import (
+	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -27,6 +29,10 @@ type recent struct {
 	doubts  map[string]place // by the ID of the record
 }
 
+// maxDoubts bounds what is remembered of records in doubt. One that is forgotten fares
+// as after a restart.
+const maxDoubts = 10_000
+
 // rest has a data object left alone for a while.
 func (c *recent) rest(at place) {
 	c.mu.Lock()
@@ -34,10 +40,23 @@ func (c *recent) rest(at place) {
 	if c.resting == nil {
 		c.resting = map[place]time.Time{}
 	}
-	c.resting[at] = time.Now().Add(settleTime)
+	now := time.Now()
+	maps.DeleteFunc(c.resting, func(_ place, until time.Time) bool { return !until.After(now) })
+	c.resting[at] = now.Add(settleTime)
 }
 
-// note keeps where a record in doubt was sent to.
+// rests is how long a data object is still to be left alone.
+func (c *recent) rests(at place) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	until, resting := c.resting[at]
+	if !resting {
+		return 0
+	}
+	return time.Until(until)
+}
+
+// note keeps where a record in doubt was sent to, until nothing will be asked about it.
 func (c *recent) note(r sink.Record, at place, outcome error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,23 +65,22 @@ func (c *recent) note(r sink.Record, at place, outcome error) {
 		if c.doubts == nil {
 			c.doubts = map[string]place{}
 		}
+		for id := range c.doubts {
+			if len(c.doubts) < maxDoubts {
+				break
+			}
+			delete(c.doubts, id)
+		}
 		c.doubts[r.ID] = at
-	case outcome == nil:
+	case outcome == nil, errors.Is(outcome, sink.ErrRejected):
 		delete(c.doubts, r.ID)
 	}
 }
 
-// refuses says why a record is not sent to a place.
-func (c *recent) refuses(r sink.Record, at place) error {
+// knows reports whether it was there that a record in doubt was sent to.
+func (c *recent) knows(r sink.Record, at place) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if before, known := c.doubts[r.ID]; known && r.Doubt && before != at {
-		return reject(r, "it may be counted on another key already: that of subject %q has changed", r.Subject)
-	}
-	until, resting := c.resting[at]
-	if left := time.Until(until); resting && left > 0 {
-		return sink.RetryAfter(postpone(r, "data object %q is left alone after a call without an answer", at.object), left)
-	}
-	delete(c.resting, at)
-	return nil
+	before, known := c.doubts[r.ID]
+	return known && before == at
 }
