@@ -27,6 +27,7 @@ func open(t testing.TB, change ...func(*Config)) bench {
 	b := bench{sink: memsink.New(), logs: &logBook{}}
 	cfg := Config{
 		Dir:    InMemory,
+		Window: OnFlush, // no minute ends in the middle of a test
 		Sinks:  []Route{{Name: "memory", Sink: b.sink}},
 		Logger: slog.New(b.logs),
 	}
