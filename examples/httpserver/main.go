@@ -49,6 +49,7 @@ func run(ctx context.Context, addr, dir string, ready func(url string, m *meter.
 		Sinks:    []meter.Route{{Name: "bills", Sink: filesink.New(filesink.Config{Path: filepath.Join(dir, "bills.jsonl")})}},
 		Checker:  licenses,
 		Identify: meter.KeyHeader("X-License-Key"),
+		Window:   meter.OnFlush, // sent by Flush here, so that the story is always the same; you would leave this out
 	})
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func run() error {
 			Secret: secret,
 		})}},
 		Logger: slog.New(slog.DiscardHandler), // it would tell of the lost reply
+		Window: meter.OnFlush,                 // sent by Flush here, so that the story is always the same; you would leave this out
 	})
 	if err != nil {
 		return errors.Join(err, server.stop())

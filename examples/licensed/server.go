@@ -59,7 +59,7 @@ func open(dir string, api *cryptolenstest.Server, logger *slog.Logger) (*server,
 		Checker:  verdicts,
 		Identify: meter.KeyHeader("X-License-Key"),
 		Logger:   logger,
-		Window:   time.Hour, // billed by Flush here, so that the story is always the same
+		Window:   meter.OnFlush, // sent by Flush here, so that the story is always the same; you would leave this out
 	})
 	if err != nil {
 		return nil, err

@@ -44,6 +44,7 @@ func run() error {
 		Dir:    meter.InMemory, // "usage" in a real program: a directory survives crashes
 		Sinks:  []meter.Route{{Name: "stripe", Sink: stripesink.New(biller.config)}},
 		Logger: slog.New(slog.DiscardHandler),
+		Window: meter.OnFlush, // sent by Flush here, so that the story is always the same; you would leave this out
 	})
 	if err != nil {
 		return err
