@@ -96,7 +96,7 @@ type Cache struct {
 	close func() error
 
 	mu       sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
-	flights  map[license.Query]*flight
+	flights  flights
 	circuits circuits
 	told     instant // of a failure
 	closed   bool
@@ -118,7 +118,7 @@ func New(cfg Config) *Cache {
 		silence:  func() {},
 		keys:     newKeys(cfg.Size),
 		known:    newTable(max(cfg.Size, 1)),
-		flights:  map[license.Query]*flight{},
+		flights:  flights{},
 	}
 	c.cfg.Secret = nil // must not be printed
 	c.clock.start = time.Now()

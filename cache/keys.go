@@ -37,6 +37,14 @@ func (c *Cache) Key(_ context.Context, subject string) (license.Key, error) {
 	return license.Key{}, fmt.Errorf("%w: subject %q: one is, once the customer calls again", ErrNoKey, subject)
 }
 
+// keepFirst remembers whose key it is, from an answer that is not to be remembered
+// otherwise: whoever waits for it is let through, and counted. c.mu is held.
+func (c *Cache) keepFirst(subject string, k license.Key) {
+	if !c.keys.Contains(subject) && c.keep(subject, k) {
+		c.file.changed(soon)
+	}
+}
+
 // keep remembers whose key it is, and says whether that is news.
 func (c *Cache) keep(subject string, k license.Key) (news bool) {
 	if subject == "" || k.IsZero() {
