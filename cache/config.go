@@ -48,7 +48,7 @@ type Config struct {
 	Rate float64
 	// Secret encrypts File: at least 16 random bytes, the same at every start. With
 	// another one the file is not readable. nil: one is made, and kept in File + ".key".
-	Secret []byte
+	Secret []byte `json:"-"`
 	// Size is how many verdicts are kept, one per key, subject, feature and machine;
 	// those not used for longest go first. 0: 100,000.
 	Size int
