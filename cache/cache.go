@@ -35,6 +35,11 @@
 // first use, and has as much of its grace left as if the process had run on. Setting
 // the clock back does not prolong it: by more than a minute, it ends it.
 //
+// Several processes on one machine may have the same File, as in a rolling deploy. Each
+// writes what it knows itself, with what those that wrote before it had learned later:
+// whom the license server no longer allows or allows again, what was invalidated, and
+// keys. What a process learns from the file so counts in its own memory, too.
+//
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
 // that is damaged, tampered with or from somewhere else is not believed: the cache
 // goes on without, says so to the Logger and in Health, and renames it to File +
@@ -87,6 +92,7 @@ type Cache struct {
 	// not by text.
 	allowed *lru.Cache[license.Query, *entry]
 	denied  *lru.Cache[digest, *denial]
+	invalid *lru.Cache[digest, instant]     // what was invalidated, and when: for other processes
 	keys    *lru.Cache[string, license.Key] // by subject
 	known   table                           // the same as allowed, which takes its lock for every look
 
@@ -124,9 +130,10 @@ func New(cfg Config) *Cache {
 	c.clock.start = time.Now()
 	c.told = instant{mono: -toldPause}
 	rand.Read(c.digests.secret[:]) // never fails: it ends the process instead
-	// Both fail for sizes below 1 only; then c.fault says so.
+	// They fail for sizes below 1 only; then c.fault says so.
 	c.allowed, _ = lru.NewWithEvict(max(cfg.Size, 1), func(q license.Query, _ *entry) { c.known.remove(&q) })
 	c.denied, _ = lru.New[digest, *denial](max(cfg.NegativeMax, 1))
+	c.invalid, _ = lru.New[digest, instant](max(cfg.NegativeMax, 1))
 	c.life, c.end = context.WithCancel(context.Background())
 	c.close = sync.OnceValue(c.shutdown)
 	if c.fault == nil {
@@ -140,6 +147,9 @@ func (c *Cache) open(cfg Config) (err error) {
 	if cfg.File != "" {
 		cfg.Secret = bytes.Clone(cfg.Secret)
 		if c.file, err = openFile(&cfg, c.encode, c.restore, c.adopt); err != nil {
+			return fmt.Errorf("cache: Config.File: %w", err)
+		}
+		if c.digests.secret, err = c.file.seal.digests(); err != nil {
 			return fmt.Errorf("cache: Config.File: %w", err)
 		}
 	}

@@ -67,6 +67,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// memory is how long an answer may count.
+func (c *Config) memory() time.Duration { return max(c.Fresh, c.Grace) }
+
 // minSecret is what nobody guesses.
 const minSecret = 16
 

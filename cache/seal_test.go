@@ -33,9 +33,10 @@ func sealed(t testing.TB, plain []byte) []byte {
 func sample() snapshot {
 	now := time.Now()
 	return snapshot{
-		Wall: now.UnixNano(), Digests: make([]byte, 32),
+		Wall:    now.UnixNano(),
 		Allowed: []savedEntry{{Key: "canary", Feature: "api", Verdict: savedVerdict{At: now.UnixNano(), Subject: "cus_1"}}},
 		Revoked: []savedDenial{{Query: make([]byte, 32), Key: make([]byte, 32), Verdict: savedVerdict{Reason: license.Blocked}}},
+		Invalid: []savedInvalid{{What: make([]byte, 32), At: now.UnixNano()}},
 		Keys:    []savedKey{{"cus_1", "canary"}},
 	}
 }
@@ -153,7 +154,6 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte("x"))
 	odd := sample()
 	odd.Wall = -1 << 63
-	odd.Digests = nil
 	f.Add(encoded(f, odd))
 	odd = sample()
 	odd.Allowed[0].Verdict.Age, odd.Allowed[0].Verdict.At = -1<<63, 1<<63-1

@@ -109,7 +109,7 @@ func (c *Cache) Invalidate(k license.Key) {
 		return
 	}
 	key := c.digestKey(k)
-	c.forget(
+	c.forget(key,
 		func(who holder) bool { return who.key == k },
 		func(q license.Query, _ *entry) bool { return q.Key == k },
 		func(d *denial) bool { return d.key == key },
@@ -122,7 +122,7 @@ func (c *Cache) InvalidateSubject(subject string) {
 	if subject == "" {
 		return
 	}
-	c.forget(
+	c.forget(c.digestSubject(subject),
 		func(holder) bool { return true }, // the answer may name it
 		func(q license.Query, e *entry) bool { return q.Subject == subject || e.verdict.Subject == subject },
 		func(d *denial) bool { return d.subject == subject || d.verdict.Subject == subject },
@@ -131,7 +131,7 @@ func (c *Cache) InvalidateSubject(subject string) {
 
 // InvalidateAll forgets everything; else as Invalidate.
 func (c *Cache) InvalidateAll() {
-	c.forget(
+	c.forget(c.digest(),
 		func(holder) bool { return true },
 		func(license.Query, *entry) bool { return true },
 		func(*denial) bool { return true },
@@ -140,10 +140,11 @@ func (c *Cache) InvalidateAll() {
 
 // forget removes what matches. An answer asked for before may be older than the
 // reason to forget: a flight that is no longer listed does not store it.
-func (c *Cache) forget(flying func(holder) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
+func (c *Cache) forget(what digest, flying func(holder) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.file.changed(soon)
+	c.invalid.Add(what, c.clock.now())
 	for who := range c.flights {
 		if flying(who) {
 			delete(c.flights, who)

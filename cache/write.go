@@ -42,7 +42,7 @@ func (f *file) write() error {
 }
 
 // meetOthers looks at what is to be replaced, if it is not what we left there: in a
-// rolling deploy, another process may have written which customers' keys it saw. What
+// rolling deploy, another process may have written what it learned. What
 // can't be read is put aside, for whoever finds the secret.
 func (f *file) meetOthers() error {
 	info, err := os.Lstat(f.path)
