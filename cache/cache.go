@@ -168,8 +168,9 @@ func (c *Cache) open(cfg Config) (err error) {
 // Guarantee: the Checker is asked at most once at a time for equal queries, and at
 // most Rate times a second. When it has failed five times in a row, it is asked by
 // one call at a time, after pauses of 1 to 10 s, until it answers; an error with a
-// method RetryAfter() time.Duration begins such a pause at once, of at most 5 min. A
-// caller that leaves does not cancel the others' question. Fields of the verdict are
+// method RetryAfter() time.Duration begins such a pause at once, of at most 5 min, and
+// one with a method AboutQuery() bool that returns true, because the fault is the
+// query's and another might be answered, is none of the five. A caller that leaves does not cancel the others' question. Fields of the verdict are
 // as old as the verdict: Quota.Used does not grow between refreshes.
 // Blocking: not from memory; else until the Checker answers, ctx ends, or 10 s have
 // passed, after which the Checker's context has ended. Not while it is paused.

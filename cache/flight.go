@@ -168,7 +168,7 @@ func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, f
 		err = unsound(v, q)
 	}
 	if err != nil {
-		_, _ = err.Error(), retryAfter(err) // an error that panics shall do it here
+		_, _, _ = err.Error(), retryAfter(err), aboutQuery(err) // an error that panics shall do it here
 		return license.Verdict{}, failed, fmt.Errorf("cache: Checker: %w", err)
 	}
 	return v, nil, nil

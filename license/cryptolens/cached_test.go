@@ -1,6 +1,7 @@
 package cryptolens_test
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
