@@ -35,12 +35,18 @@
 // first use, and has as much of its grace left as if the process had run on. Setting
 // the clock back does not prolong it: by more than a minute, it ends it.
 //
+// Several processes on one machine may have the same File, as in a rolling deploy. Each
+// writes what it knows itself, with what those that wrote before it had learned later:
+// whom the license server no longer allows or allows again, what was invalidated, and
+// keys. What a process learns from the file so counts in its own memory, too.
+//
 // The snapshot holds license keys, encrypted and authenticated with AES-256-GCM. One
 // that is damaged, tampered with or from somewhere else is not believed, nor is one that
 // was written for a Checker of another Address() string, which names whose keys it
 // checks; a Checker without that method has the address "". Where a Checker's settings
-// change what a customer is allowed, the first refresh notices. The cache goes on without, says to the Logger and in Health what to do, and renames the snapshot
-// to File + ".unreadable" just before it writes its first own one in that place, so as a
+// change what a customer is allowed, the first refresh notices. The cache goes on
+// without, says to the Logger and in Health what to do, and renames the snapshot to
+// File + ".unreadable" just before it writes its first own one in that place, so as a
 // rule a second after the first customer was allowed. Customers are then asked about
 // anew, and usage of those who don't come again waits for their key. An older snapshot
 // of the same cache can't be told from the newest: whoever can replace the file can
@@ -92,6 +98,7 @@ type Cache struct {
 	// not by text.
 	allowed *lru.Cache[license.Query, *entry]
 	denied  *lru.Cache[digest, *denial]
+	invalid *lru.Cache[digest, instant]     // what was invalidated, and when: for other processes
 	keys    *lru.Cache[string, license.Key] // by subject
 	known   table                           // the same as allowed, which takes its lock for every look
 
@@ -101,7 +108,7 @@ type Cache struct {
 	close func() error
 
 	mu         sync.Mutex // never held while the Checker is asked or a file written; not taken by hits
-	flights    map[license.Query]*flight
+	flights    flights
 	circuits   circuits
 	unanswered unanswered
 	told       instant // of a failure
@@ -124,15 +131,16 @@ func New(cfg Config) *Cache {
 		silence:  func() {},
 		keys:     newKeys(cfg.Size),
 		known:    newTable(max(cfg.Size, 1)),
-		flights:  map[license.Query]*flight{},
+		flights:  flights{},
 	}
 	c.cfg.Secret = nil // must not be printed
 	c.clock.start = time.Now()
 	c.told = instant{mono: -toldPause}
 	rand.Read(c.digests.secret[:]) // never fails: it ends the process instead
-	// Both fail for sizes below 1 only; then c.fault says so.
+	// They fail for sizes below 1 only; then c.fault says so.
 	c.allowed, _ = lru.NewWithEvict(max(cfg.Size, 1), func(q license.Query, _ *entry) { c.known.remove(&q) })
 	c.denied, _ = lru.New[digest, *denial](max(cfg.NegativeMax, 1))
+	c.invalid, _ = lru.New[digest, instant](max(cfg.NegativeMax, 1))
 	c.life, c.end = context.WithCancel(context.Background())
 	c.close = sync.OnceValue(c.shutdown)
 	if c.fault == nil {
@@ -151,6 +159,9 @@ func (c *Cache) open(cfg Config) (err error) {
 		if c.file, err = openFile(&cfg, c.address, c.encode, c.restore, c.adopt); err != nil {
 			return fmt.Errorf("cache: Config.File: %w", err)
 		}
+		if c.digests.secret, err = c.file.seal.digests(); err != nil {
+			return fmt.Errorf("cache: Config.File: %w", err)
+		}
 	}
 	if cfg.MeterProvider != nil {
 		silence, err := c.publish(cfg.MeterProvider)
@@ -167,8 +178,9 @@ func (c *Cache) open(cfg Config) (err error) {
 // Guarantee: the Checker is asked at most once at a time for equal queries, and at
 // most Rate times a second. When it has failed five times in a row, it is asked by
 // one call at a time, after pauses of 1 to 10 s, until it answers; an error with a
-// method RetryAfter() time.Duration begins such a pause at once, of at most 5 min. A
-// caller that leaves does not cancel the others' question. Fields of the verdict are
+// method RetryAfter() time.Duration begins such a pause at once, of at most 5 min, and
+// one with a method AboutQuery() bool that returns true, because the fault is the
+// query's and another might be answered, is none of the five. A caller that leaves does not cancel the others' question. Fields of the verdict are
 // as old as the verdict: Quota.Used does not grow between refreshes.
 // Blocking: not from memory; else until the Checker answers, ctx ends, or 10 s have
 // passed, after which the Checker's context has ended. Not while it is paused.

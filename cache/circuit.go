@@ -57,6 +57,14 @@ func (c *circuit) fail(now time.Duration, probe bool, err error) {
 	c.until = max(c.until, now+max(c.pause, wait))
 }
 
+// pass is told of every call whose error says nothing about the server: another may
+// be the probe.
+func (c *circuit) pass(probe bool) {
+	if probe && c.pause > 0 {
+		c.probing = false
+	}
+}
+
 // circuits are guarded by Cache.mu. As in the budget, strangers have one of their own:
 // if the Checker fails at keys that somebody makes up, that is not to hold up
 // customers.
@@ -70,10 +78,16 @@ func (c *circuits) of(customer bool) *circuit {
 }
 
 // land is told how every call ended: any answer says that the server is there, and
-// a failure at a customer that it is not.
+// a failure at a customer that it is not. After a start without a File, everybody is a
+// stranger: who makes up queries that the Checker can't make sense of must not keep the
+// others from it.
 func (c *circuits) land(now time.Duration, f *flight) {
-	if f.failed == nil {
+	switch {
+	case f.failed == nil:
 		*c = circuits{}
+		return
+	case aboutQuery(f.failed):
+		c.of(f.customer).pass(f.probe)
 		return
 	}
 	c.strangers.fail(now, f.probe && !f.customer, f.failed)
@@ -101,6 +115,15 @@ func retryAfter(err error) time.Duration {
 		return e.RetryAfter()
 	}
 	return 0
+}
+
+// aboutQuery says whether another query might have been answered.
+func aboutQuery(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		AboutQuery() bool
+	}](err)
+	return ok && e.AboutQuery()
 }
 
 // paused says that the Checker was not asked.

@@ -161,6 +161,63 @@ func TestStrangersDoNotPauseCustomers(t *testing.T) {
 	})
 }
 
+// malformed is the error of a Checker that can't make sense of a query.
+type malformed struct{}
+
+func (malformed) Error() string    { return "faulty input" }
+func (malformed) AboutQuery() bool { return true }
+
+// After a restart without a File everybody is a stranger, and somebody presents made-up
+// keys all the time that the license server answers with an error.
+func TestMalformedKeysKeepNobodyFromTheServer(t *testing.T) {
+	t.Parallel()
+	var down, slow bool
+	calls := 0
+	bubble(t, Config{Rate: 1e6, Checker: license.CheckerFunc(func(_ context.Context, q license.Query) (license.Verdict, error) {
+		calls++
+		if slow {
+			time.Sleep(time.Second)
+		}
+		switch {
+		case down:
+			return license.Verdict{}, errDown
+		case strings.HasPrefix(q.Key.Reveal(), "real"):
+			return allow("cus_1"), nil
+		}
+		return license.Verdict{}, fmt.Errorf("asked: %w", malformed{})
+	})}, func(w world) {
+		made := 0
+		flood := func() {
+			for range 100 {
+				made++
+				w.unknown(fmt.Sprint("bad", made))
+			}
+		}
+		flood()
+		require.NoError(w, w.Health())
+		w.answer("real1", license.Allowed)
+		down = true
+		flood()
+		require.Error(w, w.Health(), "the server is down")
+		down, calls = false, 0
+		for range 30 { // as often as it may be asked
+			time.Sleep(time.Second)
+			w.unknown(fmt.Sprint("bad", calls))
+			w.settle()
+		}
+		require.GreaterOrEqual(w, calls, 29)
+		require.Error(w, w.Health(), "a malformed key proves nothing")
+		slow = true
+		go w.Check(context.Background(), ask("bad probe"))
+		w.settle()
+		require.ErrorContains(w, w.unknown("real2"), "not asked", "one at a time")
+		time.Sleep(time.Second)
+		w.settle()
+		w.answer("real2", license.Allowed)
+		require.NoError(w, w.Health())
+	})
+}
+
 func TestALateFailureIsNoNews(t *testing.T) {
 	t.Parallel()
 	var c circuit

@@ -51,7 +51,7 @@ type Config struct {
 	Rate float64
 	// Secret encrypts File: at least 16 random bytes, the same at every start. With
 	// another one the file is not readable. nil: one is made, and kept in File + ".key".
-	Secret []byte
+	Secret []byte `json:"-"`
 	// Size is how many verdicts are kept, one per key, subject, feature and machine;
 	// those not used for longest go first. 0: 100,000.
 	Size int
@@ -69,6 +69,9 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// memory is how long an answer may count.
+func (c *Config) memory() time.Duration { return max(c.Fresh, c.Grace) }
 
 // minSecret is what nobody guesses.
 const minSecret = 16

@@ -21,6 +21,8 @@ func (c *Cache) identify(q license.Query) digest {
 
 func (c *Cache) digestKey(k license.Key) digest { return c.digest(k.Reveal()) }
 
+func (c *Cache) digestSubject(subject string) digest { return c.digest("subject", subject) }
+
 // digest writes lengths, too: ("a", "bc") is not ("ab", "c").
 func (c *Cache) digest(parts ...string) (sum digest) {
 	mac := hmac.New(sha256.New, c.digests.secret[:])

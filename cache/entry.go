@@ -33,6 +33,8 @@ type entry struct {
 	verdict  license.Verdict
 	at       instant
 	restored bool // from the file: who was revoked meanwhile is found out at once
+
+	elder, younger *entry // of the same holder; guarded by Cache.mu
 }
 
 // newEntry completes e, of which query, verdict, at and restored are known.

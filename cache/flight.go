@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const toldPause = time.Minute
 type flight struct {
 	customer bool
 	probe    bool // of its circuit
+	// overtaken by a denial of its holder: if it brings an allowance, that is older.
+	overtaken bool // guarded by Cache.mu
 
 	done    chan struct{} // closed when the fields below are final
 	verdict license.Verdict
@@ -87,7 +90,7 @@ func (c *Cache) refresh(ctx context.Context, q license.Query) {
 
 // depart finds the flight for q, or starts one. c.mu is held.
 func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer bool) (*flight, error) {
-	if f := c.flights[q]; f != nil {
+	if f := c.flights.find(q); f != nil && !f.overtaken {
 		return f, nil
 	}
 	if c.closed {
@@ -104,7 +107,7 @@ func (c *Cache) depart(ctx context.Context, q license.Query, id digest, customer
 		customer: customer, probe: circuit.depart(),
 		done: make(chan struct{}), err: errors.New("cache: Checker ended its goroutine"),
 	}
-	c.flights[q] = f
+	c.flights.add(q, f)
 	c.stats.calls.Add(1)
 	ctx = context.WithoutCancel(ctx)
 	c.calls.Go(func() {
@@ -128,11 +131,13 @@ func (c *Cache) land(f *flight, q license.Query, id digest) {
 	if f.err != nil {
 		c.stats.errors.Add(1)
 	}
-	if c.flights[q] == f {
-		delete(c.flights, q)
-		if f.err == nil {
-			c.store(q, id, f.verdict)
-		}
+	listed, allowed := c.flights.remove(q, f), f.verdict.Status == license.Allowed
+	switch {
+	case f.err != nil:
+	case listed && !(allowed && f.overtaken):
+		c.store(q, id, f.verdict)
+	case allowed:
+		c.keepFirst(cmp.Or(f.verdict.Subject, q.Subject), q.Key)
 	}
 	c.mu.Unlock()
 	close(f.done)
@@ -167,7 +172,7 @@ func (c *Cache) call(ctx context.Context, q license.Query) (v license.Verdict, f
 		err = unsound(v, q)
 	}
 	if err != nil {
-		_, _ = err.Error(), retryAfter(err) // an error that panics shall do it here
+		_, _, _ = err.Error(), retryAfter(err), aboutQuery(err) // an error that panics shall do it here
 		return license.Verdict{}, failed, fmt.Errorf("cache: Checker: %w", err)
 	}
 	return v, nil, nil

@@ -52,6 +52,9 @@ func (u *unanswered) land(f *flight) {
 		*u = unanswered{before: true}
 		return
 	}
+	if aboutQuery(f.failed) {
+		return // says nothing of the Checker
+	}
 	u.n++
 	u.customer = u.customer || f.customer
 	if u.last = f.failed; u.last == nil {

@@ -28,6 +28,11 @@ func newKeys(size int) *lru.Cache[string, license.Key] {
 // File beyond the end of the process. The keys of as many subjects as Size, but at
 // least 100,000, are kept; those not allowed for longest go first.
 //
+// That it is the subject's is the Checker's word. One that allows by the subject of the
+// query and does not look at the key, as stripelicense does without KeyMetadata, gives
+// it for any key that a caller presents, also somebody else's: don't bill by Key then,
+// or let Identify leave the key out.
+//
 // Blocking: never; ctx is not looked at.
 // Errors: ErrNoKey.
 func (c *Cache) Key(_ context.Context, subject string) (license.Key, error) {
@@ -35,6 +40,14 @@ func (c *Cache) Key(_ context.Context, subject string) (license.Key, error) {
 		return k, nil
 	}
 	return license.Key{}, fmt.Errorf("%w: subject %q: one is, once the customer calls again", ErrNoKey, subject)
+}
+
+// keepFirst remembers whose key it is, from an answer that is not to be remembered
+// otherwise: whoever waits for it is let through, and counted. c.mu is held.
+func (c *Cache) keepFirst(subject string, k license.Key) {
+	if !c.keys.Contains(subject) && c.keep(subject, k) {
+		c.file.changed(soon)
+	}
 }
 
 // keep remembers whose key it is, and says whether that is news.

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +95,117 @@ func TestRevocationIsOfTheKey(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The feature whose check brings the denial need not be one that was allowed before.
+func TestRevocationIsFoundOutByAnyFeature(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{}, func(w world) {
+		check := func(subject, feature string) license.Status {
+			v, _ := w.Check(w.Context(), license.Query{Key: license.NewKey("k"), Subject: subject, Feature: feature})
+			return v.Status
+		}
+		for _, subject := range []string{"", "cus_1"} {
+			require.Equal(w, license.Allowed, check(subject, "a"))
+		}
+		time.Sleep(6 * time.Minute)
+		w.server.set(deny(license.Blocked), nil)
+		require.Equal(w, license.Denied, check("", "b"))
+		require.EqualValues(w, 1, w.Cache.allowed.Len(), "the other subject's")
+		w.server.set(license.Verdict{}, errDown)
+		for range 23 {
+			require.Equal(w, license.Denied, check("", "a"))
+			require.Equal(w, license.Allowed, check("cus_1", "a"))
+			time.Sleep(time.Hour)
+		}
+		time.Sleep(time.Hour)
+		require.Equal(w, license.Unknown, check("", "a"))
+	})
+}
+
+func TestRevocationByAnotherFeatureOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
+	inHome(t, func(h *home) {
+		w := h.start()
+		w.answer("k", license.Allowed)
+		time.Sleep(time.Hour)
+		w.settle()
+		h.server.set(deny(license.Blocked), nil)
+		v, err := w.Check(w.Context(), license.Query{Key: license.NewKey("k"), Feature: "other"})
+		require.NoError(h, err)
+		require.Equal(h, license.Denied, v.Status)
+		time.Sleep(soon)
+		w.settle()
+		h.kill(w)
+		h.server.set(license.Verdict{}, errDown)
+		w = h.start()
+		w.answer("k", license.Denied)
+		h.stop(w)
+	})
+}
+
+// bySlow is a Checker that answers the features "slow…" only when block is closed,
+// as then was when they were asked.
+type bySlow struct {
+	server
+	block chan struct{}
+}
+
+func (s *bySlow) Check(ctx context.Context, q license.Query) (license.Verdict, error) {
+	v, err := s.server.Check(ctx, q)
+	if strings.HasPrefix(q.Feature, "slow") {
+		<-s.block
+	}
+	return v, err
+}
+
+func TestWhatWasAskedBeforeARevocationIsNotKept(t *testing.T) {
+	t.Parallel()
+	s := &bySlow{server: server{verdict: allow("cus_1")}}
+	bubble(t, Config{Checker: s}, func(w world) {
+		s.block = make(chan struct{}) // of the bubble
+		slow := license.Query{Key: license.NewKey("k"), Feature: "slow"}
+		first, second := make(chan license.Status, 1), make(chan license.Status, 1)
+		check := func(to chan license.Status) {
+			v, _ := w.Check(context.Background(), slow)
+			to <- v.Status
+		}
+		go check(first)
+		w.settle()
+		s.set(deny(license.Blocked), nil)
+		w.answer("k", license.Denied) // never allowed
+		go check(second)              // must not be answered what the first is
+		w.settle()
+		close(s.block)
+		require.Equal(w, license.Allowed, <-first, "who asked before is answered")
+		w.hasKey("cus_1", "k") // and counted
+		require.Equal(w, license.Denied, <-second)
+		w.settle()
+		require.Zero(w, w.Cache.allowed.Len())
+		require.Empty(w, w.Cache.flights)
+		s.set(license.Verdict{}, errDown)
+		v, err := w.Check(w.Context(), slow)
+		require.NoError(w, err)
+		require.Equal(w, license.Denied, v.Status)
+	})
+}
+
+// A blocked license on many machines, which all ask at the same time, is asked about
+// once for each, and not again for those whose answers came after the first denial.
+func TestDenialsOfOneKeyDoNotForgetEachOther(t *testing.T) {
+	t.Parallel()
+	bubble(t, Config{Rate: 1e6}, func(w world) {
+		const machines = 100
+		w.server.set(deny(license.Blocked), nil)
+		w.server.slow(time.Second)
+		for range 2 {
+			for i := range machines {
+				go w.Check(context.Background(), license.Query{Key: license.NewKey("k"), Machine: fmt.Sprint(i)})
+			}
+			time.Sleep(2 * time.Second)
+		}
+		w.asked(machines)
+	})
 }
 
 // What was asked before a key was found blocked, and is answered after, is not kept.

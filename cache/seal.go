@@ -15,6 +15,8 @@ const (
 	magic    = "meter verdicts 1\n"
 	saltSize = 32
 	purpose  = "github.com/inprocess/meter/cache: verdicts"
+
+	digestPurpose = "github.com/inprocess/meter/cache: digests"
 )
 
 var (
@@ -71,6 +73,16 @@ func (s *sealer) aead(salt []byte) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// digests returns the secret of digests, so that all processes with this secret make the
+// same.
+func (s *sealer) digests() (secret [sha256.Size]byte, err error) {
+	key, err := hkdf.Key(sha256.New, s.secret, nil, digestPurpose, len(secret))
+	if err != nil {
+		return secret, fmt.Errorf("deriving a key: %w", err)
+	}
+	return [sha256.Size]byte(key), nil
 }
 
 // ours says whether a file that begins with head may be replaced. A file system may

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/gob"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,9 +33,10 @@ func sealed(t testing.TB, plain []byte) []byte {
 func sample() snapshot {
 	now := time.Now()
 	return snapshot{
-		Wall: now.UnixNano(), Digests: make([]byte, 32),
+		Wall:    now.UnixNano(),
 		Allowed: []savedEntry{{Key: "canary", Feature: "api", Verdict: savedVerdict{At: now.UnixNano(), Subject: "cus_1"}}},
 		Revoked: []savedDenial{{Query: make([]byte, 32), Key: make([]byte, 32), Verdict: savedVerdict{Reason: license.Blocked}}},
+		Invalid: []savedInvalid{{What: make([]byte, 32), At: now.UnixNano()}},
 		Keys:    []savedKey{{"cus_1", "canary"}},
 	}
 }
@@ -152,7 +154,6 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte("x"))
 	odd := sample()
 	odd.Wall = -1 << 63
-	odd.Digests = nil
 	f.Add(encoded(f, odd))
 	odd = sample()
 	odd.Allowed[0].Verdict.Age, odd.Allowed[0].Verdict.At = -1<<63, 1<<63-1
@@ -217,13 +218,18 @@ func TestNoSecretAndNoKeyIsPrinted(t *testing.T) {
 				said = append(said, fmt.Sprintf(format, x))
 			}
 		}
-		slog.New(slog.NewJSONHandler(&h.log, nil)).Info("x", "config", h.cfg, "cache", w.Cache)
+		inside := struct{ Cache Config }{Config{File: "x", Secret: h.cfg.Secret}}
+		encoded, err := json.Marshal(inside)
+		require.NoError(h, err)
+		said = append(said, string(encoded), fmt.Sprintf("%+v", inside))
+		slog.New(slog.NewJSONHandler(&h.log, nil)).Info("x", "config", h.cfg, "inside", inside, "cache", w.Cache)
 		said = append(said, h.log.String(), string(good))
 		for name := range r.collect(h.T) {
 			said = append(said, name)
 		}
 		for _, text := range said {
 			require.NotContains(h, text, "canary")
+			require.NotContains(h, text, "Y2FuYXJ5")     // in base64
 			require.NotContains(h, text, "63616e617279") // in hex
 			require.NotContains(h, text, "99 97 110 97 114 121")
 			require.NotContains(h, text, "0x63, 0x61, 0x6e, 0x61, 0x72, 0x79")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/inprocess/meter/license"
@@ -17,9 +18,9 @@ const maxSetback = time.Minute
 type snapshot struct {
 	Wall    int64  // when it was taken
 	Address string // of the Checker whose verdicts they are
-	Digests []byte
 	Allowed []savedEntry
 	Revoked []savedDenial
+	Invalid []savedInvalid
 	Keys    []savedKey
 }
 
@@ -32,6 +33,13 @@ type savedDenial struct {
 	Query, Key []byte // digests
 	Subject    string
 	Verdict    savedVerdict
+}
+
+// savedInvalid is what was invalidated.
+type savedInvalid struct {
+	What []byte // a digest
+	Age  time.Duration
+	At   int64 // wall clock
 }
 
 type savedKey struct{ Subject, Key string }
@@ -59,7 +67,12 @@ func save(v license.Verdict, at, now instant) savedVerdict {
 // restore is ok unless s makes no sense.
 func (s *savedVerdict) restore(status license.Status, now instant, passed time.Duration) (v license.Verdict, at instant, ok bool) {
 	v = license.Verdict{Status: status, Reason: s.Reason, Subject: s.Subject, Until: s.Until, Quota: s.Quota}
-	return v, instant{now.mono - s.Age - passed, s.At}, s.Age >= 0 && s.Age < longest
+	at, ok = restoreAge(s.Age, s.At, now, passed)
+	return v, at, ok
+}
+
+func restoreAge(age time.Duration, wall int64, now instant, passed time.Duration) (at instant, ok bool) {
+	return instant{now.mono - age - passed, wall}, age >= 0 && age < longest
 }
 
 // encode returns a snapshot, in clear.
@@ -67,10 +80,15 @@ func (c *Cache) encode() ([]byte, error) {
 	c.mu.Lock()
 	allowed, denied := c.allowed.Values(), c.denied.Keys()
 	now := c.clock.now()
-	s := snapshot{Wall: now.wall, Address: c.address, Digests: c.digests.secret[:], Allowed: make([]savedEntry, 0, len(allowed))}
+	s := snapshot{Wall: now.wall, Address: c.address, Allowed: make([]savedEntry, 0, len(allowed))}
 	for _, id := range denied {
 		if d, ok := c.denied.Peek(id); ok && d.revoked {
 			s.Revoked = append(s.Revoked, savedDenial{id[:], d.key[:], d.subject, save(d.verdict, d.at, now)})
+		}
+	}
+	for _, what := range c.invalid.Keys() {
+		if at, ok := c.invalid.Peek(what); ok && now.since(at) < c.cfg.memory() {
+			s.Invalid = append(s.Invalid, savedInvalid{what[:], now.since(at), at.wall})
 		}
 	}
 	for _, subject := range c.keys.Keys() {
@@ -99,43 +117,69 @@ func decode(plain []byte) (*snapshot, error) {
 //
 // Errors: the verdicts are not to be believed; keys are taken over nevertheless.
 func (c *Cache) restore(s *snapshot) error {
-	c.adopt(s)
+	c.adoptKeys(s)
 	now := c.clock.now()
-	passed := time.Unix(0, now.wall).Sub(time.Unix(0, s.Wall))
-	if passed < -maxSetback {
-		return fmt.Errorf("they are from %v in the future: the clock was set back, and how old they are nobody knows", -passed)
+	if ahead := time.Unix(0, s.Wall).Sub(time.Unix(0, now.wall)); ahead > maxSetback {
+		return fmt.Errorf("they are from %v in the future: the clock was set back, and how old they are nobody knows", ahead)
 	}
-	passed = min(max(passed, 0), longest)
-	if len(s.Digests) != len(c.digests.secret) {
-		return fmt.Errorf("%w: no secret of digests", errUnreadable)
+	for id, d := range s.denials(now) {
+		c.denied.Add(id, d)
 	}
-	c.digests.secret = [32]byte(s.Digests)
-	for _, r := range s.Revoked {
-		v, at, ok := r.Verdict.restore(license.Denied, now, passed)
-		if ok && len(r.Query) == len(digest{}) && len(r.Key) == len(digest{}) {
-			c.denied.Add(digest(r.Query), &denial{verdict: v, at: at, key: digest(r.Key), subject: r.Subject, revoked: true, hearsay: true})
-		}
+	for what, at := range s.invalidated(now) {
+		c.invalid.Add(what, at)
 	}
-	for _, a := range s.Allowed {
-		v, at, ok := a.Verdict.restore(license.Allowed, now, passed)
-		e := &entry{
-			query:   license.Query{Key: license.NewKey(a.Key), Subject: a.Subject, Feature: a.Feature, Machine: a.Machine},
-			verdict: v, at: at, restored: true,
-		}
-		if ok && e.age(now, &c.cfg) != spent && unsound(v, e.query) == nil {
+	for e := range s.entries(now) {
+		if e.age(now, &c.cfg) != spent {
 			c.put(newEntry(e, &c.cfg))
 		}
 	}
 	return nil
 }
 
-// adopt takes over the keys of subjects that are not known here.
-func (c *Cache) adopt(s *snapshot) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range s.Keys {
-		if !c.keys.Contains(k.Subject) {
-			c.keep(k.Subject, license.NewKey(k.Key))
+// passed is the time since the snapshot was taken.
+func (s *snapshot) passed(now instant) time.Duration {
+	return min(max(time.Unix(0, now.wall).Sub(time.Unix(0, s.Wall)), 0), longest)
+}
+
+func (s *snapshot) denials(now instant) iter.Seq2[digest, *denial] {
+	passed := s.passed(now)
+	return func(yield func(digest, *denial) bool) {
+		for _, r := range s.Revoked {
+			v, at, ok := r.Verdict.restore(license.Denied, now, passed)
+			if !ok || len(r.Query) != len(digest{}) || len(r.Key) != len(digest{}) {
+				continue
+			}
+			if !yield(digest(r.Query), &denial{verdict: v, at: at, key: digest(r.Key), subject: r.Subject, revoked: true, hearsay: true}) {
+				return
+			}
+		}
+	}
+}
+
+func (s *snapshot) invalidated(now instant) iter.Seq2[digest, instant] {
+	passed := s.passed(now)
+	return func(yield func(digest, instant) bool) {
+		for _, i := range s.Invalid {
+			at, ok := restoreAge(i.Age, i.At, now, passed)
+			if ok && len(i.What) == len(digest{}) && !yield(digest(i.What), at) {
+				return
+			}
+		}
+	}
+}
+
+func (s *snapshot) entries(now instant) iter.Seq[*entry] {
+	passed := s.passed(now)
+	return func(yield func(*entry) bool) {
+		for _, a := range s.Allowed {
+			v, at, ok := a.Verdict.restore(license.Allowed, now, passed)
+			e := &entry{
+				query:   license.Query{Key: license.NewKey(a.Key), Subject: a.Subject, Feature: a.Feature, Machine: a.Machine},
+				verdict: v, at: at, restored: true,
+			}
+			if ok && unsound(v, e.query) == nil && !yield(e) {
+				return
+			}
 		}
 	}
 }

@@ -36,11 +36,11 @@ func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
 	now := c.clock.now()
 	if v.Status == license.Denied {
 		last, again := c.denied.Peek(id)
-		revoked := c.allowed.Contains(q)
-		d := &denial{verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject), revoked: revoked || again && last.revoked}
+		d := &denial{verdict: v, at: now, key: c.digestKey(q.Key), subject: strings.Clone(q.Subject)}
+		d.revoked = c.allowed.Contains(q) || again && last.revoked
 		c.denied.Add(id, d)
-		if c.allowed.Remove(q); revoked {
-			c.revoke(q, d)
+		ended := c.allowed.Remove(q)
+		if c.revoke(q, d) || ended {
 			c.file.changed(soon)
 		}
 		return
@@ -56,25 +56,25 @@ func (c *Cache) store(q license.Query, id digest, v license.Verdict) {
 	}
 }
 
-// revoke ends what else was allowed to a customer who is one no more: for other
-// features, grace must not go on. c.mu is held.
-func (c *Cache) revoke(q license.Query, d *denial) {
+// revoke ends what else was allowed to a customer who is one no more, if there is
+// anything: for other features, grace must not go on, also if this one was never
+// allowed. c.mu is held.
+func (c *Cache) revoke(q license.Query, d *denial) (ended bool) {
 	if !final(d.verdict.Reason) {
-		return
+		return false
 	}
-	for other := range c.flights {
-		if other.Key == q.Key && other.Subject == q.Subject {
-			delete(c.flights, other) // asked before
-		}
+	who := holderOf(&q)
+	for _, f := range c.flights[who] {
+		f.overtaken = true
 	}
-	for _, e := range c.allowed.Values() {
-		if e.query.Key == q.Key && e.query.Subject == q.Subject {
-			hearsay := *d
-			hearsay.hearsay = true
-			c.denied.Add(c.identify(e.query), &hearsay)
-			c.allowed.Remove(e.query)
-		}
+	for e := c.known.kin[who]; e != nil; e = c.known.kin[who] {
+		hearsay := *d
+		hearsay.hearsay, hearsay.revoked = true, true
+		c.denied.Add(c.identify(e.query), &hearsay)
+		c.allowed.Remove(e.query)
+		ended = true
 	}
+	return ended
 }
 
 // put adds e to the table, too, which the LRU tells what it evicts. c.mu is held.
@@ -109,8 +109,8 @@ func (c *Cache) Invalidate(k license.Key) {
 		return
 	}
 	key := c.digestKey(k)
-	c.forget(
-		func(q license.Query) bool { return q.Key == k },
+	c.forget(key,
+		func(who holder) bool { return who.key == k },
 		func(q license.Query, _ *entry) bool { return q.Key == k },
 		func(d *denial) bool { return d.key == key },
 	)
@@ -122,8 +122,8 @@ func (c *Cache) InvalidateSubject(subject string) {
 	if subject == "" {
 		return
 	}
-	c.forget(
-		func(license.Query) bool { return true }, // the answer may name it
+	c.forget(c.digestSubject(subject),
+		func(holder) bool { return true }, // the answer may name it
 		func(q license.Query, e *entry) bool { return q.Subject == subject || e.verdict.Subject == subject },
 		func(d *denial) bool { return d.subject == subject || d.verdict.Subject == subject },
 	)
@@ -131,8 +131,8 @@ func (c *Cache) InvalidateSubject(subject string) {
 
 // InvalidateAll forgets everything; else as Invalidate.
 func (c *Cache) InvalidateAll() {
-	c.forget(
-		func(license.Query) bool { return true },
+	c.forget(c.digest(),
+		func(holder) bool { return true },
 		func(license.Query, *entry) bool { return true },
 		func(*denial) bool { return true },
 	)
@@ -140,13 +140,14 @@ func (c *Cache) InvalidateAll() {
 
 // forget removes what matches. An answer asked for before may be older than the
 // reason to forget: a flight that is no longer listed does not store it.
-func (c *Cache) forget(flying func(license.Query) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
+func (c *Cache) forget(what digest, flying func(holder) bool, kept func(license.Query, *entry) bool, refused func(*denial) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.file.changed(soon)
-	for q := range c.flights {
-		if flying(q) {
-			delete(c.flights, q)
+	c.invalid.Add(what, c.clock.now())
+	for who := range c.flights {
+		if flying(who) {
+			delete(c.flights, who)
 		}
 	}
 	for _, q := range c.allowed.Keys() {

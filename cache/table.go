@@ -19,11 +19,12 @@ const maxHeads = 1 << 20
 type table struct {
 	seed  maphash.Seed // so that nobody outside can choose queries that share a list
 	heads []atomic.Pointer[entry]
+	kin   kin
 }
 
 func newTable(size int) table {
 	heads := min(1<<bits.Len(uint(min(size, maxHeads)-1)), maxHeads)
-	return table{maphash.MakeSeed(), make([]atomic.Pointer[entry], heads)}
+	return table{maphash.MakeSeed(), make([]atomic.Pointer[entry], heads), kin{}}
 }
 
 // hash takes the fields one by one: maphash.Comparable of the whole query would walk
@@ -61,16 +62,19 @@ func (t *table) put(e *entry) {
 	if link, old := seek(head, e.hash, &e.query); old != nil {
 		e.next.Store(old.next.Load())
 		link.Store(e)
-		return
+		t.kin.remove(old)
+	} else {
+		e.next.Store(head.Load())
+		head.Store(e)
 	}
-	e.next.Store(head.Load())
-	head.Store(e)
+	t.kin.add(e)
 }
 
 func (t *table) remove(q *license.Query) {
 	h := t.hash(q)
 	if link, old := seek(&t.heads[h&uint64(len(t.heads)-1)], h, q); old != nil {
 		link.Store(old.next.Load())
+		t.kin.remove(old)
 	}
 }
 

@@ -13,10 +13,11 @@ import (
 // With one list only, everything is in everything's way.
 func TestTableAgainstAMap(t *testing.T) {
 	t.Parallel()
+	query := func(n int) license.Query { return license.Query{Subject: fmt.Sprint(n % 5), Feature: fmt.Sprint(n)} }
 	for _, size := range []int{1, 8, 100_000} {
 		table, model := newTable(size), map[license.Query]*entry{}
 		for i := range 2000 {
-			q := license.Query{Subject: fmt.Sprint(i * i % 37)}
+			q := query(i * i % 37)
 			if i%3 == 0 {
 				table.remove(&q)
 				delete(model, q)
@@ -25,11 +26,23 @@ func TestTableAgainstAMap(t *testing.T) {
 				table.put(e)
 				model[q] = e
 			}
-			for s := range 37 {
-				q := license.Query{Subject: fmt.Sprint(s)}
+			kin := 0
+			for n := range 37 {
+				q := query(n)
 				require.Same(t, model[q], table.find(&q))
+				for e := table.kin[holderOf(&q)]; n < 5 && e != nil; e = e.younger {
+					require.Same(t, model[e.query], e)
+					require.Equal(t, q.Subject, e.query.Subject)
+					kin++
+				}
 			}
+			require.Equal(t, len(model), kin)
 		}
+		for n := range 37 {
+			q := query(n)
+			table.remove(&q)
+		}
+		require.Empty(t, table.kin)
 	}
 }
 

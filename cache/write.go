@@ -43,8 +43,8 @@ func (f *file) write() error {
 }
 
 // meetOthers looks at what is to be replaced, if it is not what we left there: in a
-// rolling deploy, another process may have written which customers' keys it saw. What
-// can't be read or is another Checker's is put aside, for whoever finds the secret.
+// rolling deploy, another process may have written what it learned. What can't be read
+// or is another Checker's is put aside, for whoever finds the secret.
 func (f *file) meetOthers() error {
 	info, err := os.Lstat(f.path)
 	switch {

@@ -118,6 +118,10 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Err}
 }
 
+// AboutQuery says that the fault was the call's, and not the API's, the account's or
+// the network's: ErrInput. A cache goes on asking about other keys then.
+func (e *Error) AboutQuery() bool { return errors.Is(e.Err, ErrInput) }
+
 // judge makes the error of a call that did not succeed. err is that of the wire, or what
 // is wrong with the reply.
 func (q *query) judge(e wire.Exchange, err error) error {

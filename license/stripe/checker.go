@@ -135,8 +135,9 @@ func NewChecker(cfg Config) *Checker {
 // for a customer with more than 100 subscriptions or entitlements.
 // Errors: unknown, never denied: Stripe can't be reached, answers with an error or with
 // what is not Stripe's; a permission is missing; the query or Stripe's data do not fit
-// the Config; those of Validate. An error has a method RetryAfter() time.Duration,
-// above 0 if Stripe has asked for a pause. Never with a key in it.
+// the Config; those of Validate. An error of a request has a method RetryAfter() time.Duration,
+// above 0 if Stripe has asked for a pause; one about the query, a method AboutQuery() bool
+// that returns true. Never with a key in it.
 func (c *Checker) Check(ctx context.Context, q license.Query) (license.Verdict, error) {
 	if c.faults != nil {
 		return license.Verdict{}, c.faults
@@ -173,8 +174,8 @@ func deny(reason license.Reason, customer string) license.Verdict {
 func (c *Checker) needs(feature string) (lookupKey string, err error) {
 	lookupKey, known := c.cfg.Features[feature]
 	if !known && feature != "" && len(c.cfg.Features) > 0 {
-		return "", fmt.Errorf(`stripelicense: Config.Features has no feature %q: name the lookup_key of its entitlement, or "" if a subscription is enough`,
-			stripeapi.Clean(feature, c.cfg.Key))
+		return "", &queryError{fmt.Sprintf(`stripelicense: Config.Features has no feature %q: name the lookup_key of its entitlement, or "" if a subscription is enough`,
+			stripeapi.Clean(feature, c.cfg.Key))}
 	}
 	return lookupKey, nil
 }

@@ -45,7 +45,9 @@ type Config struct {
 	// search: who may read subscriptions, get their events, or see URLs in Stripe's log of
 	// requests, in a proxy's or in the traces of HTTPClient, can use it. KeySecret avoids
 	// that. Keys consist of up to 200 letters, digits and . _ : @ + / = -; others are not
-	// found. "": callers are found by their subject only.
+	// found. "": callers are found by their subject only, and a key beside it is not looked
+	// at, though a cache takes it for the subject's: don't bill by cache.Cache.Key then,
+	// or let Identify leave the key out.
 	KeyMetadata string
 
 	// KeySecret, of 32 characters or more, says that KeyMetadata holds what [KeyDigest]

@@ -2,7 +2,6 @@ package stripelicense
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -27,7 +26,7 @@ func (c *Checker) find(ctx context.Context, q license.Query) (found []candidate,
 	case q.Key.IsZero() && q.Subject == "":
 		return nil, license.NoKey, nil
 	case !byKey && q.Subject == "":
-		return nil, "", errors.New("stripelicense: the caller has a license key and no subject: set Config.KeyMetadata to the field of subscriptions that holds keys")
+		return nil, "", &queryError{"stripelicense: the caller has a license key and no subject: set Config.KeyMetadata to the field of subscriptions that holds keys"}
 	}
 	if q.Subject != "" {
 		if denied, err := c.checkSubject(q.Subject); err != nil || denied != "" {
@@ -55,13 +54,21 @@ func (c *Checker) find(ctx context.Context, q license.Query) (found []candidate,
 	return found, denied, err
 }
 
+// queryError is of a query that does not fit the Config.
+type queryError struct{ text string }
+
+func (e *queryError) Error() string { return e.text }
+
+// AboutQuery says that Stripe was not asked, and may well answer other queries.
+func (e *queryError) AboutQuery() bool { return true }
+
 // checkSubject says what is known of a subject without asking Stripe.
 func (c *Checker) checkSubject(subject string) (denied license.Reason, err error) {
 	switch {
 	case customerID.MatchString(subject):
 	case c.cfg.SubjectMetadata == "":
-		return "", fmt.Errorf(`stripelicense: subject %q is no customer, "cus_…": identify callers by one, or set Config.SubjectMetadata to the field of subscriptions that holds yours`,
-			stripeapi.Clean(subject, c.cfg.Key))
+		return "", &queryError{fmt.Sprintf(`stripelicense: subject %q is no customer, "cus_…": identify callers by one, or set Config.SubjectMetadata to the field of subscriptions that holds yours`,
+			stripeapi.Clean(subject, c.cfg.Key))}
 	case !stripeapi.Searchable(subject):
 		return license.NotFound, nil
 	}
