@@ -174,7 +174,7 @@ func TestMaxDisk(t *testing.T) {
 // goroutines count in it.
 func TestTruncationUnderTheMap(t *testing.T) {
 	t.Parallel()
-	for what, size := range map[string]int64{"to nothing": 0, "to its head": headSize, "within a page": headSize + 100, "within the second page": headSize + 4096 + 100} {
+	for what, size := range map[string]int64{"to nothing": 0, "to its head": headSize, "within a page": headSize + 100, "through a slot": headSize + 128 + 20, "within the second page": headSize + 4096 + 100} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			const writers, subjects, journaled, each = 4, 50, 10, 200
@@ -216,6 +216,17 @@ func TestTruncationUnderTheMap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCommitOfWhatIsGone loses the memory between a count and its commit: what can't be
+// read was not made safe.
+func TestCommitOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	l := open(t, "mapped", quickDir(t))
+	require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 1))
+	seg := l.active.Load()
+	require.NoError(t, os.Truncate(seg.path, 0))
+	require.ErrorIs(t, seg.journal.commit(seg.cell(0)), ErrUnsynced)
 }
 
 // TestOneStepFails lets every step on disk fail once, as a bad sector would, in

@@ -122,7 +122,7 @@ func (j *journal) commit(c *cell) error {
 	if j == nil {
 		return nil
 	}
-	return j.waiting.join(c, func(cells []*cell) error {
+	err := j.waiting.join(c, func(cells []*cell) error {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		return j.write(func(visit func(*cell)) {
@@ -136,6 +136,10 @@ func (j *journal) commit(c *cell) error {
 			}
 		}, false)
 	})
+	if _, ok := j.seg.load(c); err == nil && !ok {
+		return fmt.Errorf("%w: the memory that it was counted in is gone", ErrUnsynced)
+	}
+	return err
 }
 
 // write appends the cells that changed and syncs. The caller holds mu.
