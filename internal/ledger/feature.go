@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -15,6 +16,8 @@ type Feature struct {
 	plain       *index // series without dimensions, by subject
 	dimensioned *index // the others, by encoded key
 	declared    bool   // by this process; guarded by Ledger.featuresMu
+	tallies     tallies
+	over        atomic.Int64 // units counted beyond quotas
 }
 
 // Feature declares a feature: ErrName for a bad name, ErrKind if this process
@@ -118,6 +121,7 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 				continue
 			}
 			if !plain.is(evicted) {
+				s.inherit(plain)
 				return s
 			}
 			plain = f.plain.findOrAdd(subject, func() *Series { return newSeries(f, subject, 0) })
@@ -178,13 +182,14 @@ func (l *Ledger) evictIdle() {
 	}
 	l.evictedIn = month
 	for _, f := range l.featuresNow() {
+		f.forgetIdle()
 		for _, x := range [...]*index{f.plain, f.dimensioned} {
 			for i := range x.shards {
 				sh := &x.shards[i]
 				sh.mu.Lock()
 				l.totalsMu.Lock()
 				stale := func(s *Series) bool {
-					return s.total == 0 && s.seg.Load() == nil && s.next.Load() == nil
+					return s.total == 0 && s.seg.Load() == nil && s.next.Load() == nil && !s.is(tallied)
 				}
 				sh.each(func(s *Series) {
 					if stale(s) {

@@ -103,6 +103,7 @@ type Ledger struct {
 	featureList atomic.Pointer[[]*Feature]
 
 	active    atomic.Pointer[segment]
+	began     atomic.Int64 // second at which the active segment's window begins
 	closed    atomic.Bool
 	highWater atomic.Int64            // highest second ever seen
 	jumped    atomic.Bool             // the clock fell back in the running window
@@ -312,7 +313,7 @@ func (l *Ledger) begin() error {
 	if err := l.activate(seg, start); err != nil {
 		return fmt.Errorf("meter: Dir: %w", err)
 	}
-	l.active.Store(seg)
+	l.enter(seg)
 	for i := range l.lanes {
 		nudge(l.lanes[i].ready)
 	}

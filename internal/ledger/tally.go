@@ -1,0 +1,202 @@
+package ledger
+
+import (
+	"math"
+	"sync"
+)
+
+// Quota bounds what a subject may use of a feature in a period.
+type Quota struct {
+	Limit, Used int64 // Limit below 0: none. Used is what others have used of it
+	Start, End  int64 // seconds: windows that begin in [Start, End); both 0: the calendar month
+	Soft        bool  // more is let through
+}
+
+// Standing is how a subject stands with its quota.
+type Standing struct {
+	Counted, Held int64
+	Limit, Used   int64 // Limit -1: none
+	Start, End    int64 // of the period, in seconds; End 0: none is known
+	Soft          bool
+}
+
+// Taken is all that is used or reserved.
+func (s *Standing) Taken() int64 { return add(add(s.Used, s.Counted), s.Held) }
+
+// Left is what may still be reserved. It has no meaning without a limit.
+func (s *Standing) Left() int64 { return max(0, s.Limit-s.Taken()) }
+
+// Over is what is counted beyond the limit.
+func (s *Standing) Over() int64 {
+	if s.Limit < 0 {
+		return 0
+	}
+	return max(0, add(s.Used, s.Counted)-s.Limit)
+}
+
+// Tally is what one subject used of a Sum in the running period, in one number that
+// is always current: every count goes through it, and it decides who is let through.
+// Its lock is held over a compare-and-swap, never over anything that waits.
+type Tally struct {
+	feature *Feature
+	plain   *Series // the subject's, without dimensions
+
+	mu      sync.Mutex
+	gone    bool // forgotten: another one may have taken its place
+	running int  // calls that were let through and have not ended
+	held    int64
+	month   span
+	own     span // of a quota with bounds of its own; end 0: none was known yet
+	usesOwn bool
+	quota   Quota
+	told    int   // marks that were reached in the period
+	toldIn  int64 // its start
+}
+
+// span is what was counted in windows that begin in [start, end).
+type span struct{ start, end, counted int64 }
+
+const forever = math.MaxInt64
+
+// roll begins another period if a window that begins at a second is not in this one.
+func (s *span) roll(at int64, next func() (start, end int64)) {
+	if at >= s.end {
+		s.start, s.end = next()
+		s.counted = 0
+	}
+}
+
+func (s *span) note(at, n int64) {
+	if at >= s.start {
+		s.counted = add(s.counted, n)
+	}
+}
+
+// add is the sum of two numbers that are not negative.
+func add(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// roll brings the periods to the window that begins at a second. A quota's own that
+// has ended is followed by one without an end, until its bounds are known. The caller
+// holds mu.
+func (t *Tally) roll(at int64) {
+	t.month.roll(at, func() (int64, int64) {
+		start, end := monthBounds(monthOf(at))
+		return start.Unix(), end.Unix()
+	})
+	if t.own.end != 0 {
+		t.own.roll(at, func() (int64, int64) { return t.own.end, forever })
+	}
+}
+
+// now is the running period. The caller holds mu.
+func (t *Tally) now() *span {
+	if t.usesOwn {
+		return &t.own
+	}
+	return &t.month
+}
+
+// adopt makes q the quota, as of the window that begins at a second, and reports
+// whether that taught it the bounds of a period. The caller holds mu.
+func (t *Tally) adopt(q Quota, at int64) (learned bool) {
+	t.roll(at)
+	q.Limit, q.Used = max(q.Limit, -1), max(q.Used, 0)
+	t.quota = q
+	if q.Start == 0 && q.End == 0 {
+		t.usesOwn = false
+		return false
+	}
+	if q.Start > at {
+		return false // not yet: until then it bounds the period that runs
+	}
+	next := span{start: q.Start, end: q.End}
+	if next.end <= next.start {
+		next.end = forever
+	}
+	next.roll(at, func() (int64, int64) { return q.End, forever })
+	if next.start > q.Start || next.start < t.own.start {
+		t.quota.Used = 0 // it was of a period that is over
+	}
+	switch {
+	case t.own.end == 0 || next.start > t.own.start:
+		if next.start <= t.month.start {
+			next.counted = t.month.counted
+		}
+		t.own, learned = next, true
+	case next.start == t.own.start && next.end != forever && next.end != t.own.end:
+		t.own.end, learned = next.end, true
+	}
+	t.usesOwn = true
+	return learned
+}
+
+// standing is how the subject stands. The caller holds mu.
+func (t *Tally) standing() Standing {
+	p := t.now()
+	s := Standing{p.counted, t.held, t.quota.Limit, t.quota.Used, p.start, p.end, t.quota.Soft}
+	if s.End == forever {
+		s.End = 0
+	}
+	return s
+}
+
+// Standing is how the subject stands now.
+func (t *Tally) Standing() Standing {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.roll(t.feature.ledger.began.Load())
+	return t.standing()
+}
+
+// reserve holds n for a call, or refuses it: a hard limit would be passed, or was
+// reached by one that wants any.
+func (t *Tally) reserve(q Quota, n int64, wants bool) (s Standing, ok, learned, gone bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone {
+		return s, false, false, true
+	}
+	learned = t.adopt(q, t.feature.ledger.began.Load())
+	s = t.standing()
+	least := n
+	if wants {
+		least = max(n, 1)
+	}
+	if s.Limit >= 0 && !s.Soft && least > s.Left() || n > math.MaxInt64-t.held {
+		return s, false, learned, false
+	}
+	t.held += n
+	t.running++
+	s.Held = t.held
+	return s, true, learned, false
+}
+
+// free gives back n of what the call holds, which goes on.
+func (t *Tally) free(n int64) {
+	t.mu.Lock()
+	t.held -= n
+	t.mu.Unlock()
+}
+
+// Release ends a call that was let through, and gives back the n that it holds.
+func (t *Tally) Release(n int64) {
+	t.mu.Lock()
+	t.held -= n
+	t.running--
+	t.mu.Unlock()
+}
+
+// AddHeld is Add for a call that t let through. In the same moment it gives back
+// what the call holds of it, whether or not it could be counted; the call goes on.
+func (s *Series) AddHeld(n int64, t *Tally, held int64) error {
+	freed, err := s.addTo(n, t, held)
+	if !freed && held > 0 {
+		t.free(held)
+	}
+	return err
+}
