@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -17,7 +16,6 @@ type Feature struct {
 	dimensioned *index // the others, by encoded key
 	declared    bool   // by this process; guarded by Ledger.featuresMu
 	tallies     tallies
-	over        atomic.Int64 // units counted beyond quotas
 }
 
 // Feature declares a feature: ErrName for a bad name, ErrKind if this process

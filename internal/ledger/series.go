@@ -120,7 +120,7 @@ func (s *Series) addSlow(n int64) error {
 			return nil
 		}
 	}
-	_, err := s.addTo(n, s.tally(), 0)
+	_, err := s.addTo(n, s.tally(), 0, false)
 	return err
 }
 

@@ -1,16 +1,51 @@
 package ledger
 
-import "sync"
+import (
+	"iter"
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
 
 // tallies are a feature's subjects whose use is bounded. Those of others cost
 // nothing: their counts are summed up when they are asked for.
 type tallies struct {
-	making   sync.Mutex // held while one is made or forgotten
-	bySeries sync.Map   // *Series, all of the subject's, to *Tally
+	making   sync.Mutex  // held while one is made or forgotten
+	any      atomic.Bool // there was one
+	bySeries sync.Map    // *Series, all of the subject's, to *Tally
+	marks    atomic.Pointer[marks]
+	over     atomic.Int64 // units counted beyond quotas
 }
 
+// marks are shares of a quota that somebody wants to be told of.
+type marks struct {
+	percents []int // ascending, above 0
+	reached  func(subject string, percent int, s Standing)
+}
+
+// Look is how the subject stands with a quota that it is held to from now on.
+func (f *Feature) Look(subject string, q Quota) (Standing, error) {
+	t, s, ok, err := f.Reserve(subject, q, 0, false)
+	if ok {
+		t.Release(0)
+	}
+	return s, err
+}
+
+// Mark has reached called when a subject's use, without what is only held, reaches
+// percents (ascending, above 0) of its quota: once for each, in each period. It is
+// called with the tally's lock held, so it must not wait or count.
+func (f *Feature) Mark(percents []int, reached func(subject string, percent int, s Standing)) {
+	f.tallies.marks.Store(&marks{percents, reached})
+}
+
+// Over is how many units were counted beyond quotas, by this process.
+func (f *Feature) Over() int64 { return f.tallies.over.Load() }
+
 // Reserve holds n of the subject's quota for a call that Release ends. With ok
-// false it would pass a hard limit; or reach it has and the call wants any.
+// false a hard limit is in the way: n would pass it, or none is left for a call that
+// wants any.
 func (f *Feature) Reserve(subject string, q Quota, n int64, wants bool) (t *Tally, s Standing, ok bool, err error) {
 	for {
 		if t, err = f.tally(subject); err != nil {
@@ -25,8 +60,14 @@ func (f *Feature) Reserve(subject string, q Quota, n int64, wants bool) (t *Tall
 	}
 }
 
+// Tallied reports whether any subject has a tally, or had one.
+func (f *Feature) Tallied() bool { return f.tallies.any.Load() }
+
 // Tally is the subject's tally, nil if it has none.
 func (f *Feature) Tally(subject string) *Tally {
+	if !f.Tallied() {
+		return nil
+	}
 	if s := f.plain.find(subject); s != nil {
 		return s.tally()
 	}
@@ -46,6 +87,7 @@ func (f *Feature) tally(subject string) (*Tally, error) {
 	if t := f.Tally(subject); t != nil {
 		return t, nil
 	}
+	f.tallies.any.Store(true)
 	t := &Tally{feature: f}
 	// Whoever finds the series marked waits for the lock before it counts. Who had
 	// begun to count by then finds the mark behind its count, and has it read again.
@@ -100,8 +142,9 @@ func (s *Series) inherit(plain *Series) {
 	}
 }
 
-// addTo is Add through t, nil for none. freed says that held was given back.
-func (s *Series) addTo(n int64, t *Tally, held int64) (freed bool, err error) {
+// addTo is Add through t, nil for none, for a call that holds held of it and may end
+// with that. done says that t knows.
+func (s *Series) addTo(n int64, t *Tally, held int64, ends bool) (done bool, err error) {
 	missed := t == nil
 	err = s.add(n, func(p *place) result {
 		if t == nil {
@@ -114,14 +157,17 @@ func (s *Series) addTo(n int64, t *Tally, held int64) (freed bool, err error) {
 			missed = t.gone
 			t.count(p.seg.head.start, n)
 			t.held -= held
-			freed = true
+			if ends {
+				t.running--
+			}
+			done = true
 		}
 		return res
 	})
 	if missed {
 		s.missed()
 	}
-	return freed, err
+	return done, err
 }
 
 // count notes n units of a window that begins at a second. The caller holds mu.
@@ -132,8 +178,37 @@ func (t *Tally) count(at, n int64) {
 	t.own.note(at, n)
 	after := t.standing()
 	if over := after.Over() - before.Over(); over > 0 {
-		t.feature.over.Add(over)
+		t.feature.tallies.over.Add(over)
 	}
+	t.tell(after)
+}
+
+// tell says which marks were reached. The caller holds mu.
+func (t *Tally) tell(s Standing) {
+	m := t.feature.tallies.marks.Load()
+	if m == nil || s.Limit < 0 {
+		return
+	}
+	if s.Start != t.toldIn {
+		t.told, t.toldIn = 0, s.Start
+	}
+	for t.told < len(m.percents) && add(s.Used, s.Counted) >= share(s.Limit, m.percents[t.told]) {
+		m.reached(t.plain.name(), m.percents[t.told], s)
+		t.told++
+	}
+}
+
+// share is a part of limit, rounded up, but not nothing.
+func share(limit int64, percent int) int64 {
+	hi, lo := bits.Mul64(uint64(limit), uint64(percent))
+	if hi >= 100 {
+		return math.MaxInt64
+	}
+	part, rest := bits.Div64(hi, lo, 100)
+	if rest > 0 {
+		part++
+	}
+	return max(1, int64(min(part, math.MaxInt64)))
 }
 
 // missed is called after something was counted past a tally.
@@ -179,5 +254,18 @@ func (f *Feature) forgetIdle() {
 			}
 		}
 		t.mu.Unlock()
+	}
+}
+
+// Subjects are those whose series are remembered.
+func (f *Feature) Subjects() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range f.plain.shards {
+			stopped := false
+			f.plain.shards[i].each(func(s *Series) { stopped = stopped || !yield(s.name()) })
+			if stopped {
+				return
+			}
+		}
 	}
 }

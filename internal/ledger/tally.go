@@ -163,6 +163,7 @@ func (t *Tally) reserve(q Quota, n int64, wants bool) (s Standing, ok, learned, 
 	}
 	learned = t.adopt(q, t.feature.ledger.began.Load())
 	s = t.standing()
+	t.tell(s) // the limit may have come down
 	least := n
 	if wants {
 		least = max(n, 1)
@@ -176,27 +177,25 @@ func (t *Tally) reserve(q Quota, n int64, wants bool) (s Standing, ok, learned, 
 	return s, true, learned, false
 }
 
-// free gives back n of what the call holds, which goes on.
-func (t *Tally) free(n int64) {
-	t.mu.Lock()
-	t.held -= n
-	t.mu.Unlock()
-}
-
 // Release ends a call that was let through, and gives back the n that it holds.
-func (t *Tally) Release(n int64) {
+func (t *Tally) Release(n int64) { t.free(n, true) }
+
+func (t *Tally) free(n int64, ends bool) {
 	t.mu.Lock()
 	t.held -= n
-	t.running--
+	if ends {
+		t.running--
+	}
 	t.mu.Unlock()
 }
 
-// AddHeld is Add for a call that t let through. In the same moment it gives back
-// what the call holds of it, whether or not it could be counted; the call goes on.
-func (s *Series) AddHeld(n int64, t *Tally, held int64) error {
-	freed, err := s.addTo(n, t, held)
-	if !freed && held > 0 {
-		t.free(held)
+// AddHeld is Add for a call that t let through, and that ends with it if ends. In the
+// same moment, and also if it could not be counted, it gives back held of what the
+// call holds.
+func (s *Series) AddHeld(n int64, t *Tally, held int64, ends bool) error {
+	done, err := s.addTo(n, t, held, ends)
+	if !done {
+		t.free(held, ends)
 	}
 	return err
 }
