@@ -40,6 +40,7 @@ func (l *Ledger) maintain() {
 		now := time.Now()
 		if l.syncPolicy > 0 {
 			_ = l.active.Load().journal.sync() // a failure shows in Health
+			l.syncPeriods()
 		}
 		if l.inMemoryOnly() {
 			l.background(func() {

@@ -55,7 +55,9 @@ func (f *Feature) Reserve(subject string, q Quota, n int64, wants bool) (t *Tall
 		if gone {
 			continue
 		}
-		_ = learned
+		if learned {
+			f.ledger.learn(t)
+		}
 		return t, s, ok, nil
 	}
 }
@@ -88,7 +90,7 @@ func (f *Feature) tally(subject string) (*Tally, error) {
 		return t, nil
 	}
 	f.tallies.any.Store(true)
-	t := &Tally{feature: f}
+	t := &Tally{feature: f, quota: Quota{Limit: -1}}
 	// Whoever finds the series marked waits for the lock before it counts. Who had
 	// begun to count by then finds the mark behind its count, and has it read again.
 	t.mu.Lock()
@@ -98,7 +100,7 @@ func (f *Feature) tally(subject string) (*Tally, error) {
 		f.tallies.bySeries.Store(s, t)
 		s.mark(tallied)
 	}
-	t.read()
+	t.month.counted += t.unseen()
 	return t, nil
 }
 
@@ -215,14 +217,16 @@ func share(limit int64, percent int) int64 {
 func (s *Series) missed() {
 	if t := s.tally(); t != nil {
 		t.mu.Lock()
-		t.read()
+		if n := t.unseen(); n > 0 {
+			t.count(t.feature.ledger.began.Load(), n)
+		}
 		t.mu.Unlock()
 	}
 }
 
-// read finds what was counted past the tally: before it was made, or while it was.
-// The caller holds mu, so that nothing is counted through it meanwhile.
-func (t *Tally) read() {
+// unseen is what was counted this month past the tally: before it was made, or while
+// it was. The caller holds mu, so that nothing is counted through it meanwhile.
+func (t *Tally) unseen() int64 {
 	l := t.feature.ledger
 	t.roll(l.began.Load())
 	month := monthOf(t.month.start)
@@ -232,9 +236,7 @@ func (t *Tally) read() {
 		sum = add(sum, s.inMonth(month))
 	}
 	l.totalsMu.Unlock()
-	if more := sum - t.month.counted; more > 0 {
-		t.count(l.began.Load(), more)
-	}
+	return max(0, sum-t.month.counted)
 }
 
 // forgetIdle forgets tallies of subjects that used nothing in the running period and
@@ -246,7 +248,7 @@ func (f *Feature) forgetIdle() {
 		t := t.(*Tally)
 		t.mu.Lock()
 		t.roll(f.ledger.began.Load())
-		if t.running == 0 && t.month.counted == 0 && t.now().counted == 0 && t.plain.seg.Load() == nil {
+		if t.running == 0 && t.month.counted == 0 && t.own.counted == 0 && t.plain.seg.Load() == nil {
 			t.gone = true
 			for s := t.plain; s != nil; s = s.next.Load() {
 				s.unmark(tallied)

@@ -135,6 +135,16 @@ func (t *Tally) adopt(q Quota, at int64) (learned bool) {
 	return learned
 }
 
+// recover notes what was found on disk. The caller holds mu.
+func (t *Tally) recover(month int32, start, n int64) {
+	first, _ := monthBounds(month)
+	t.roll(max(first.Unix(), start))
+	t.month.note(first.Unix(), n)
+	if start != 0 {
+		t.own.note(start, n)
+	}
+}
+
 // standing is how the subject stands. The caller holds mu.
 func (t *Tally) standing() Standing {
 	p := t.now()
