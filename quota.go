@@ -124,7 +124,10 @@ func (c *Call) countHeld(n int64, ends bool) error {
 			break
 		}
 	}
-	series, err := c.feature.series(c.subject, c.dims)
+	series, err := c.tally.Series(), error(nil)
+	if c.dims != nil {
+		series, err = c.feature.series(c.subject, c.dims)
+	}
 	if err != nil {
 		c.held.Add(free)
 		if ends {

@@ -196,8 +196,10 @@ func TestHoldsAreFreed(t *testing.T) {
 				r.Header.Set("X-Subject", "s")
 				h.ServeHTTP(httptest.NewRecorder(), r)
 			},
-			"Do":   func() { _ = Do(as("s"), f, func(ctx context.Context) error { end(ctx); return nil }) },
-			"Wrap": func() { _, _ = Wrap(f, func(ctx context.Context, _ int) (int, error) { end(ctx); return 0, nil })(as("s"), 1) },
+			"Do": func() { _ = Do(as("s"), f, func(ctx context.Context) error { end(ctx); return nil }) },
+			"Wrap": func() {
+				_, _ = Wrap(f, func(ctx context.Context, _ int) (int, error) { end(ctx); return 0, nil })(as("s"), 1)
+			},
 			"Begin": func() {
 				ctx, call, err := f.Begin(as("s"))
 				defer call.Cancel()

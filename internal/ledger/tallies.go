@@ -148,22 +148,20 @@ func (s *Series) inherit(plain *Series) {
 // with that. done says that t knows.
 func (s *Series) addTo(n int64, t *Tally, held int64, ends bool) (done bool, err error) {
 	missed := t == nil
+	if !missed && n > 0 && s.is(quick) {
+		if p, ok := s.place(); ok && t.add(s, &p, n, held, ends, &missed) == counted {
+			if missed {
+				s.missed()
+			}
+			return true, nil
+		}
+	}
 	err = s.add(n, func(p *place) result {
 		if t == nil {
 			return p.add(s, uint64(n))
 		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		res := p.add(s, uint64(n))
-		if res == counted {
-			missed = t.gone
-			t.count(p.seg.head.start, n)
-			t.held -= held
-			if ends {
-				t.running--
-			}
-			done = true
-		}
+		res := t.add(s, p, n, held, ends, &missed)
+		done = done || res == counted
 		return res
 	})
 	if missed {
@@ -172,25 +170,44 @@ func (s *Series) addTo(n int64, t *Tally, held int64, ends bool) (done bool, err
 	return done, err
 }
 
+// add counts n at p, and gives back held, in one moment.
+func (t *Tally) add(s *Series, p *place, n, held int64, ends bool, missed *bool) result {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	res := p.add(s, uint64(n))
+	if res == counted {
+		*missed = t.gone
+		t.count(p.seg.head.start, n)
+		t.held -= held
+		if ends {
+			t.running--
+		}
+	}
+	return res
+}
+
 // count notes n units of a window that begins at a second. The caller holds mu.
 func (t *Tally) count(at, n int64) {
 	t.roll(at)
-	before := t.standing()
+	before := t.now().counted
 	t.month.note(at, n)
 	t.own.note(at, n)
-	after := t.standing()
-	if over := after.Over() - before.Over(); over > 0 {
-		t.feature.tallies.over.Add(over)
+	if limit := t.quota.Limit; limit >= 0 {
+		over := func(counted int64) int64 { return max(0, add(t.quota.Used, counted)-limit) }
+		if more := over(t.now().counted) - over(before); more > 0 {
+			t.feature.tallies.over.Add(more)
+		}
+		t.tell()
 	}
-	t.tell(after)
 }
 
 // tell says which marks were reached. The caller holds mu.
-func (t *Tally) tell(s Standing) {
+func (t *Tally) tell() {
 	m := t.feature.tallies.marks.Load()
-	if m == nil || s.Limit < 0 {
+	if m == nil || t.quota.Limit < 0 {
 		return
 	}
+	s := t.standing()
 	if s.Start != t.toldIn {
 		t.told, t.toldIn = 0, s.Start
 	}

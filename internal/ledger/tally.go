@@ -26,14 +26,6 @@ func (s *Standing) Taken() int64 { return add(add(s.Used, s.Counted), s.Held) }
 // Left is what may still be reserved. It has no meaning without a limit.
 func (s *Standing) Left() int64 { return max(0, s.Limit-s.Taken()) }
 
-// Over is what is counted beyond the limit.
-func (s *Standing) Over() int64 {
-	if s.Limit < 0 {
-		return 0
-	}
-	return max(0, add(s.Used, s.Counted)-s.Limit)
-}
-
 // Tally is what one subject used of a Sum in the running period, in one number that
 // is always current: every count goes through it, and it decides who is let through.
 // Its lock is held over a compare-and-swap, never over anything that waits.
@@ -84,6 +76,9 @@ func add(a, b int64) int64 {
 // has ended is followed by one without an end, until its bounds are known. The caller
 // holds mu.
 func (t *Tally) roll(at int64) {
+	if at < t.month.end && (at < t.own.end || t.own.end == 0) {
+		return
+	}
 	t.month.roll(at, func() (int64, int64) {
 		start, end := monthBounds(monthOf(at))
 		return start.Unix(), end.Unix()
@@ -155,6 +150,9 @@ func (t *Tally) standing() Standing {
 	return s
 }
 
+// Series is the subject's, without dimensions. It stays as long as a call runs.
+func (t *Tally) Series() *Series { return t.plain }
+
 // Standing is how the subject stands now.
 func (t *Tally) Standing() Standing {
 	t.mu.Lock()
@@ -173,7 +171,7 @@ func (t *Tally) reserve(q Quota, n int64, wants bool) (s Standing, ok, learned, 
 	}
 	learned = t.adopt(q, t.feature.ledger.began.Load())
 	s = t.standing()
-	t.tell(s) // the limit may have come down
+	t.tell() // the limit may have come down
 	least := n
 	if wants {
 		least = max(n, 1)
