@@ -54,9 +54,14 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 	if refusal == nil {
 		c.subject, refusal = f.check(ctx, &c.caller, &verdict, &read)
 	}
+	if refusal == nil && cfg.limiter != nil {
+		c.account = cfg.limiter.account(c.subject)
+	}
 	over := false
 	if refusal == nil && (f.limit != nil || verdict.Quota != nil || f.ledger.Tallied()) {
-		over, refusal = c.reserve(ctx, cfg, verdict.Quota)
+		if over, refusal = c.reserve(ctx, cfg, verdict.Quota); refusal != nil {
+			c.account = nil // nothing is taken of it, or told
+		}
 	}
 	if refusal == nil && cfg.limiter != nil {
 		if refusal = c.take(cfg, read.since(m.start)); refusal != nil {
@@ -103,7 +108,6 @@ func (c *clock) since(start time.Time) time.Time {
 
 // take takes one call of the subject's allowance.
 func (c *Call) take(cfg *callConfig, now time.Time) *RefusedError {
-	c.account = cfg.limiter.account(c.subject)
 	ok := c.account.tokens.AllowN(now, 1)
 	if !ok || cfg.tellsRate {
 		c.left = c.account.tokens.TokensAt(now)

@@ -79,26 +79,37 @@ func (c *Call) reserve(ctx context.Context, cfg *callConfig, given *license.Quot
 		n = cfg.held
 	}
 	wants := n > 0 || cfg.holds
-	t, s, ok, err := f.ledger.Reserve(c.subject, boundsOf(q), n, wants)
+	var known *ledger.Tally
+	if c.account != nil {
+		known = c.account.tally.Load()
+	}
+	bounds := boundsOf(&q)
+	t, admission, err := f.ledger.Reserve(known, c.subject, &bounds, n, wants)
 	if err != nil {
 		return false, f.refusal(license.Unavailable, c.subject, err)
 	}
-	if ok {
-		c.tally = t
-		c.held.Store(n)
-		return s.Limit >= 0 && s.Taken() > s.Limit, nil
+	if c.account != nil && t != known {
+		c.account.tally.Store(t)
 	}
-	total := totalOf(s)
-	refusal = f.refusal(license.OverQuota, c.subject, nil)
+	if admission == ledger.Refused {
+		return false, f.overQuota(c.subject, totalOf(t.Standing()))
+	}
+	c.tally = t
+	c.held.Store(n)
+	return admission == ledger.Beyond, nil
+}
+
+func (f *Feature) overQuota(subject string, total Total) *RefusedError {
+	refusal := f.refusal(license.OverQuota, subject, nil)
 	refusal.Total = &total
-	if !total.End.IsZero() && s.Held == 0 { // else the end of a call may help
+	if !total.End.IsZero() && total.Held == 0 { // else the end of a call may help
 		refusal.RetryAfter = max(time.Until(total.End), 0)
 	}
-	return false, refusal
+	return refusal
 }
 
 // boundsOf is a quota for the ledger.
-func boundsOf(q license.Quota) ledger.Quota {
+func boundsOf(q *license.Quota) ledger.Quota {
 	b := ledger.Quota{Limit: q.Limit, Used: q.Used, Soft: q.Soft}
 	if !q.Start.IsZero() {
 		b.Start = max(q.Start.Unix(), 1)

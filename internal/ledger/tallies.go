@@ -24,15 +24,6 @@ type marks struct {
 	reached  func(subject string, percent int, s Standing)
 }
 
-// Look is how the subject stands with a quota that it is held to from now on.
-func (f *Feature) Look(subject string, q Quota) (Standing, error) {
-	t, s, ok, err := f.Reserve(subject, q, 0, false)
-	if ok {
-		t.Release(0)
-	}
-	return s, err
-}
-
 // Mark has reached called when a subject's use, without what is only held, reaches
 // percents (ascending, above 0) of its quota: once for each, in each period. It is
 // called with the tally's lock held, so it must not wait or count.
@@ -43,23 +34,37 @@ func (f *Feature) Mark(percents []int, reached func(subject string, percent int,
 // Over is how many units were counted beyond quotas, by this process.
 func (f *Feature) Over() int64 { return f.tallies.over.Load() }
 
-// Reserve holds n of the subject's quota for a call that Release ends. With ok
-// false a hard limit is in the way: n would pass it, or none is left for a call that
-// wants any.
-func (f *Feature) Reserve(subject string, q Quota, n int64, wants bool) (t *Tally, s Standing, ok bool, err error) {
-	for {
-		if t, err = f.tally(subject); err != nil {
-			return nil, s, false, err
+// Reserve holds n of the subject's quota for a call that Release ends. known is the
+// subject's tally, as far as the caller remembers one; nil is fine. It is refused where
+// a hard limit is in the way: n would pass it, or none is left for a call that wants any.
+func (f *Feature) Reserve(known *Tally, subject string, q *Quota, n int64, wants bool) (t *Tally, a Admission, err error) {
+	for t = known; ; t = nil {
+		if t == nil {
+			if t, err = f.tally(subject); err != nil {
+				return nil, Refused, err
+			}
 		}
-		s, ok, learned, gone := t.reserve(q, n, wants)
-		if gone {
+		a, learned := t.reserve(q, n, wants)
+		if a == forgotten {
 			continue
 		}
 		if learned {
 			f.ledger.learn(t)
 		}
-		return t, s, ok, nil
+		return t, a, nil
 	}
+}
+
+// Look is how the subject stands with a quota that it is held to from now on.
+func (f *Feature) Look(subject string, q Quota) (s Standing, err error) {
+	t, a, err := f.Reserve(nil, subject, &q, 0, false)
+	if err != nil {
+		return s, err
+	}
+	if a != Refused {
+		t.Release(0)
+	}
+	return t.Standing(), nil
 }
 
 // Tallied reports whether any subject has a tally, or had one.

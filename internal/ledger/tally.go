@@ -98,10 +98,10 @@ func (t *Tally) now() *span {
 
 // adopt makes q the quota, as of the window that begins at a second, and reports
 // whether that taught it the bounds of a period. The caller holds mu.
-func (t *Tally) adopt(q Quota, at int64) (learned bool) {
+func (t *Tally) adopt(q *Quota, at int64) (learned bool) {
 	t.roll(at)
-	q.Limit, q.Used = max(q.Limit, -1), max(q.Used, 0)
-	t.quota = q
+	t.quota = *q
+	t.quota.Limit, t.quota.Used = max(q.Limit, -1), max(q.Used, 0)
 	if q.Start == 0 && q.End == 0 {
 		t.usesOwn = false
 		return false
@@ -161,28 +161,48 @@ func (t *Tally) Standing() Standing {
 	return t.standing()
 }
 
+// Admission is what Reserve has decided.
+type Admission uint8
+
+const (
+	Refused   Admission = iota
+	Within              // the quota
+	Beyond              // a soft quota
+	forgotten           // the tally is of the past
+)
+
 // reserve holds n for a call, or refuses it: a hard limit would be passed, or was
 // reached by one that wants any.
-func (t *Tally) reserve(q Quota, n int64, wants bool) (s Standing, ok, learned, gone bool) {
+func (t *Tally) reserve(q *Quota, n int64, wants bool) (a Admission, learned bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.gone {
-		return s, false, false, true
+		t.mu.Unlock()
+		return forgotten, false
 	}
 	learned = t.adopt(q, t.feature.ledger.began.Load())
-	s = t.standing()
-	t.tell() // the limit may have come down
-	least := n
-	if wants {
-		least = max(n, 1)
+	a = Within
+	if limit := t.quota.Limit; limit >= 0 {
+		t.tell() // the limit may have come down
+		least := n
+		if least == 0 && wants {
+			least = 1
+		}
+		left := max(0, limit-add(add(t.quota.Used, t.now().counted), t.held))
+		if least > left && !t.quota.Soft {
+			a = Refused
+		} else if least > left {
+			a = Beyond
+		}
 	}
-	if s.Limit >= 0 && !s.Soft && least > s.Left() || n > math.MaxInt64-t.held {
-		return s, false, learned, false
+	if n > math.MaxInt64-t.held {
+		a = Refused
 	}
-	t.held += n
-	t.running++
-	s.Held = t.held
-	return s, true, learned, false
+	if a != Refused {
+		t.held += n
+		t.running++
+	}
+	t.mu.Unlock()
+	return a, learned
 }
 
 // Release ends a call that was let through, and gives back the n that it holds.

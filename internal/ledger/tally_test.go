@@ -17,9 +17,9 @@ import (
 // call is one that reserves held and counts n; false: it was refused.
 func call(t testing.TB, f *Feature, subject string, q Quota, held, n int64) bool {
 	t.Helper()
-	tally, _, ok, err := f.Reserve(subject, q, held, true)
+	tally, a, err := f.Reserve(nil, subject, &q, held, true)
 	require.NoError(t, err)
-	if !ok {
+	if a == Refused {
 		return false
 	}
 	s, err := f.Series(subject, nil)
