@@ -120,7 +120,7 @@ func TestOverageIsReported(t *testing.T) {
 func TestThresholdsAreToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := open(t)
+		m := open(t, slow(t))
 		var mu sync.Mutex
 		var told []string
 		quota := license.Quota{Limit: 10}

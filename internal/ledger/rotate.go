@@ -211,7 +211,7 @@ func (l *Ledger) exclusively(fn func()) {
 // enter makes a segment the active one.
 func (l *Ledger) enter(seg *segment) {
 	l.active.Store(seg)
-	if seg.refusal != ErrClosed { // of no window
+	if !l.closed.Load() { // else it is of no window
 		l.began.Store(seg.head.start)
 	}
 }

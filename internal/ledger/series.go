@@ -94,7 +94,7 @@ func (s *Series) leave(seg *segment) { s.seg.CompareAndSwap(seg, nil) }
 func (s *Series) Add(n int64) error {
 	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick {
 		if word := s.word.Load(); s.seg.Load() == seg {
-			res := collided
+			var res result
 			if !seg.mapped { // here, not in a call: it would cost as much as the count
 				res = tryAdd(word, uint64(n), seg.limit)
 			} else {

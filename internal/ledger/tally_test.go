@@ -28,8 +28,6 @@ func call(t testing.TB, f *Feature, subject string, q Quota, held, n int64) bool
 	return true
 }
 
-func hourly(c *Config) { c.Window = time.Hour }
-
 func TestStandings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -58,10 +56,13 @@ func TestPeriodsFollowQuotas(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, mode string) {
 		time.Sleep(100 * 24 * time.Hour) // 2000-04-10
-		l := open(t, mode, t.TempDir(), hourly)
+		l := open(t, mode, t.TempDir())
 		f := feature(t, l, "calls", sink.Sum)
 		day := func(d int) int64 { return time.Date(2000, 4, d, 12, 0, 0, 0, time.UTC).Unix() }
-		until := func(d int) { time.Sleep(time.Until(time.Unix(day(d), 0)) + time.Second); synctest.Wait() }
+		until := func(d int) {
+			time.Sleep(time.Until(time.Unix(day(d), 0)) + time.Second)
+			require.NoError(t, l.Rotate(t.Context()))
+		}
 		is := func(q Quota, counted, start, end, used int64) {
 			t.Helper()
 			s, err := f.Look("s", q)
@@ -96,12 +97,13 @@ func TestPeriodsFollowQuotas(t *testing.T) {
 func TestPeriodWithoutAStart(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, mode string) {
-		l := open(t, mode, t.TempDir(), hourly)
+		l := open(t, mode, t.TempDir())
 		f := feature(t, l, "calls", sink.Sum)
 		q := Quota{Limit: 3, End: time.Now().Add(1000 * 24 * time.Hour).Unix()}
 		for range 3 {
 			require.True(t, call(t, f, "s", q, 1, 1))
 			time.Sleep(100 * 24 * time.Hour)
+			require.NoError(t, l.Rotate(t.Context()))
 			synctest.Wait()
 		}
 		require.False(t, call(t, f, "s", q, 1, 1))
