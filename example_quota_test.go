@@ -105,7 +105,9 @@ func ExampleMeter_Usage() {
 	api := m.Feature("api", meter.Limit(func(context.Context, string) (license.Quota, error) {
 		return license.Quota{Limit: 100, End: end}, nil // for a hundred years
 	}))
-	byTenant := func(r *http.Request) (meter.Caller, error) { return meter.Caller{Subject: r.Header.Get("X-Tenant")}, nil }
+	byTenant := func(r *http.Request) (meter.Caller, error) {
+		return meter.Caller{Subject: r.Header.Get("X-Tenant")}, nil
+	}
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /api", meter.Middleware(api, meter.Identify(byTenant))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })))

@@ -198,3 +198,36 @@ func livePeriods(t *testing.T, mode, dir string, seed uint64) {
 		}
 	}
 }
+
+// An adopted directory's use counts in the period that it knew, folded away or not,
+// here and after another restart.
+func TestPeriodsAreAdopted(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes[1:] {
+		t.Run(mode, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				parent := t.TempDir()
+				q := Quota{Limit: 1000, Start: time.Now().Unix(), End: time.Now().Add(1000 * time.Hour).Unix()}
+				orphan := open(t, mode, parent+"/a")
+				f := feature(t, orphan, "calls", sink.Sum)
+				require.True(t, call(t, f, "s", q, 1, 10))
+				require.NoError(t, orphan.Rotate(t.Context()))
+				deliver(t, orphan, 0, sink.Delivered)
+				orphan.tidy() // folds it away
+				require.True(t, call(t, f, "s", q, 1, 5))
+				require.NoError(t, orphan.Close(t.Context()))
+				for range 2 {
+					l := open(t, mode, parent+"/b", func(c *Config) { c.Adopt = parent + "/*" })
+					synctest.Wait()
+					tally := feature(t, l, "calls", sink.Sum).Tally("s")
+					require.NotNil(t, tally)
+					s := tally.Standing()
+					require.Equal(t, []int64{15, q.Start, q.End}, []int64{s.Counted, s.Start, s.End})
+					total, _, _ := tally.feature.Total("s")
+					require.EqualValues(t, 15, total)
+					require.NoError(t, l.Close(t.Context()))
+				}
+			})
+		})
+	}
+}
