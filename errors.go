@@ -45,6 +45,7 @@ type RefusedError struct {
 	Reason           license.Reason // why
 	RetryAfter       time.Duration  // after which trying again may help; 0: not known
 	Cause            error          // what was found, for logs; may be nil
+	Total            *Total         // how the subject stands, when a quota of this process is in the way; else nil
 
 	challenge string // for WWW-Authenticate
 }

@@ -15,6 +15,7 @@ type Feature struct {
 	plain       *index // series without dimensions, by subject
 	dimensioned *index // the others, by encoded key
 	declared    bool   // by this process; guarded by Ledger.featuresMu
+	tallies     tallies
 }
 
 // Feature declares a feature: ErrName for a bad name, ErrKind if this process
@@ -137,6 +138,7 @@ func (f *Feature) link(subject string, s *Series) {
 		s.next.Store(plain.next.Load())
 		plain.next.Store(s)
 	}
+	s.inherit(plain)
 }
 
 // Total is what was counted for subject in the running calendar month, UTC, with

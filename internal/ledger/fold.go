@@ -15,6 +15,7 @@ func (l *Ledger) tidy() {
 	} else {
 		l.health.clear("totals")
 	}
+	l.tidyPeriods()
 	l.settleMerges()
 	l.merge()
 	l.adoptOrphans()

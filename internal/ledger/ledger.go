@@ -95,6 +95,7 @@ type Ledger struct {
 
 	store      *store // nil: in memory
 	totals     *totals
+	periods    *periods // nil: in memory
 	quarantine *quarantine
 	health     health
 
@@ -103,6 +104,8 @@ type Ledger struct {
 	featureList atomic.Pointer[[]*Feature]
 
 	active    atomic.Pointer[segment]
+	periodic  atomic.Bool  // some quota has, or had, bounds of its own
+	began     atomic.Int64 // second at which the active segment's window begins
 	closed    atomic.Bool
 	highWater atomic.Int64            // highest second ever seen
 	jumped    atomic.Bool             // the clock fell back in the running window
@@ -202,21 +205,28 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if l.store.weak != "" {
 		l.log.Info("meter: the directory's filesystem protects less", "dir", cfg.Dir, "because", l.store.weak)
 	}
-	now := monthOf(time.Now().Unix())
-	l.totals, err = openTotals(l, func(k usageKey, u usage) {
-		if k.month >= now {
-			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
-		}
-		if k.kind == sink.Last { // settled, so attempted, unless another one was
-			for i := range l.lanes {
-				l.lanes[i].attempted(k.key, u.at-1)
+	l.began.Store(time.Now().Unix())
+	now := monthOf(l.began.Load())
+	l.totals, err = openTotals(l, func(all *fold) {
+		for k, u := range all.usages {
+			if k.month >= now {
+				l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
 			}
+			if k.kind == sink.Last { // settled, so attempted, unless another one was
+				for i := range l.lanes {
+					l.lanes[i].attempted(k.key, u.at-1)
+				}
+			}
+		}
+		if l.periods, err = openPeriods(l.store, all); err == nil {
+			l.resume(all)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	l.highWater.Store(l.totals.highWater)
+	l.began.Store(l.tick())
 	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, max(time.Now().Unix(), l.totals.highWater)); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
@@ -227,6 +237,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if err := l.recover(cfg.Dir); err != nil {
 		return err
 	}
+	l.catchUp()
 	if err := l.totals.closeTail(l, l.holds); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
@@ -312,7 +323,7 @@ func (l *Ledger) begin() error {
 	if err := l.activate(seg, start); err != nil {
 		return fmt.Errorf("meter: Dir: %w", err)
 	}
-	l.active.Store(seg)
+	l.enter(seg)
 	for i := range l.lanes {
 		nudge(l.lanes[i].ready)
 	}
@@ -360,6 +371,7 @@ func (l *Ledger) Close(context.Context) error {
 			l.spare = nil
 		}
 		err := l.rotate(true)
+		l.syncPeriods()
 		for _, sd := range l.sealedNow() {
 			sd.mu.Lock()
 			err = errors.Join(err, sd.flush())
@@ -385,6 +397,9 @@ func (l *Ledger) release() error {
 	}
 	if l.quarantine != nil {
 		errs = append(errs, l.quarantine.close())
+	}
+	if l.periods != nil {
+		errs = append(errs, l.periods.close())
 	}
 	if l.totals != nil && l.totals.file != nil {
 		errs = append(errs, l.totals.file.Close())

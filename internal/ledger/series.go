@@ -32,6 +32,7 @@ const (
 	undivided                      // it counts quantities that one word must take as a whole: never spread
 	evicted                        // no longer in the index; guarded by the shard's lock, with dimensions by the subject's, too
 	linked                         // with dimensions: among those of its subject; guarded by the lock of the subject's shard
+	tallied                        // its counts go through a Tally
 )
 
 func newSeries(f *Feature, name string, flags uint32) *Series {
@@ -99,13 +100,18 @@ func (s *Series) leave(seg *segment) {
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
-	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading) == quick {
+	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick {
 		if word := s.word.Load(); s.seg.Load() == seg {
+			var res result
 			if !seg.mapped { // here, not in a call: it would cost as much as the count
-				if tryAdd(word, uint64(n), seg.limit) == counted {
-					return nil
+				res = tryAdd(word, uint64(n), seg.limit)
+			} else {
+				res = seg.tryAddMapped(word, uint64(n), seg.limit)
+			}
+			if res == counted {
+				if s.is(tallied) { // only now
+					s.missed()
 				}
-			} else if seg.tryAddMapped(word, uint64(n), seg.limit) == counted {
 				return nil
 			}
 		}
@@ -114,11 +120,20 @@ func (s *Series) Add(n int64) error {
 }
 
 func (s *Series) addSlow(n int64) error {
-	if n > 0 && s.flags.Load()&(quick|spreading) == quick|spreading {
+	if n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick|spreading {
 		if p, ok := s.place(); ok && p.add(uint64(n)) == counted {
+			if s.is(tallied) {
+				s.missed()
+			}
 			return nil
 		}
 	}
+	_, err := s.addTo(n, s.tally(), 0, false)
+	return err
+}
+
+// add counts n by op.
+func (s *Series) add(n int64, op func(*place) result) error {
 	l := s.feature.ledger
 	switch {
 	case s.feature.kind != sink.Sum:
@@ -136,7 +151,7 @@ func (s *Series) addSlow(n int64) error {
 	if uint64(n) > shareOf(l.maxQuantity) {
 		s.undivide()
 	}
-	return s.count(func(p *place) result { return p.add(uint64(n)) })
+	return s.count(op)
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
