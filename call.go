@@ -30,6 +30,7 @@ type Call struct {
 	preset  int64
 	account *account // nil: not limited
 	left    float64  // of the account's tokens, if callConfig.tellsRate
+	repeat  string   // IdempotencyKey of the request; "": none
 
 	state atomic.Int64
 	once  sync.Once
@@ -229,6 +230,8 @@ func (c *Call) count(n int64) error {
 	case c.subject == "":
 		c.feature.giveAway(n) // Config.Shadow: nobody to bill, as OnDecision was told
 		return nil
+	case c.repeat != "":
+		return c.countOnce(n)
 	case c.dims != nil:
 		s, err := c.feature.series(c.subject, c.dims)
 		if err != nil {

@@ -36,6 +36,12 @@ type Config struct {
 	// is none. nil: nobody is checked, and callers must bring a Subject. Shutdown
 	// closes it if it is an io.Closer.
 	Checker license.Checker
+	// EventWindow is how long an Event's ID is remembered, in this directory, over
+	// restarts, too; it takes whole seconds. An ID takes some 40 bytes of memory, and
+	// 64 on disk; each Window in which events were counted keeps a file of 4 KiB and 64
+	// to 128 bytes a series for as long. That counts to MaxDisk, and no ID is forgotten
+	// for lack of room. 0: 24 h.
+	EventWindow time.Duration
 	// Identify is the default of every Middleware. nil: each names its own.
 	Identify Identify
 	// Instance tells apart processes that count for the same subjects at the same
@@ -111,6 +117,9 @@ type Route struct {
 
 func (c Config) withDefaults() Config {
 	c.Sinks = slices.Clone(c.Sinks)
+	if c.EventWindow == 0 {
+		c.EventWindow = 24 * time.Hour
+	}
 	if c.LockWait == 0 {
 		c.LockWait = 30 * time.Second
 	}
