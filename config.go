@@ -37,9 +37,11 @@ type Config struct {
 	// closes it if it is an io.Closer.
 	Checker license.Checker
 	// EventWindow is how long an Event's ID is remembered, in this directory, over
-	// restarts, too; it takes whole seconds. An ID takes some 40 bytes of memory, and
-	// 64 on disk; each Window in which events were counted keeps a file of 4 KiB and 64
-	// to 128 bytes a series for as long. That counts to MaxDisk, and no ID is forgotten
+	// restarts, too; in memory up to a fourth longer. An ID takes at most 64 bytes of
+	// memory, 32 more while its Window runs, and as long at most 128 on disk, then 64.
+	// Each Window in which events were counted keeps its file, of 4 KiB and some 128
+	// bytes a series beside them, for EventWindow: where windows are much shorter than a
+	// minute, make that shorter, too. All this counts to MaxDisk, and no ID is forgotten
 	// for lack of room. 0: 24 h.
 	EventWindow time.Duration
 	// Identify is the default of every Middleware. nil: each names its own.

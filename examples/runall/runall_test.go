@@ -57,6 +57,12 @@ var examples = map[string][]string{
 		"  new      tax-report  200               Cryptolens was asked\n",
 		"  ada      is billed 6\n  bob      is billed 1\n  eve      is billed 0\n  new      is billed 1\n",
 	},
+	"queue": {
+		" of 1000 messages, and killed itself\n",
+		"Acknowledged now: 1000.\n",
+		"ada   ordered 835, billed 835\n   bob   ordered 832, billed 832\n   eve   ordered 833, billed 833\n",
+		"  orders  bills      2500",
+	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",
