@@ -61,16 +61,19 @@ func (seg *segment) left(r *room, own uint64) uint64 {
 	return seg.eventShare() - events
 }
 
-// eventID reads the ID of a cell that is an event's; not ok if the memory is gone.
+// eventID reads the ID of a cell that is an event's; not ok if the memory is gone,
+// or is not what it was.
 func (seg *segment) eventID(c *cell) (id eventID, ok bool) {
 	if !c.event() {
 		return id, true
 	}
 	res := seg.guard(func() result {
-		copy(id[:], seg.bytes(c.block)[slotEvent:])
+		b := seg.bytes(c.block)
+		copy(id[:], b[slotEvent:])
+		ok = order.Uint32(b[slotSum:]) == shapeSum(seg.head.uuid, c.block, eventShape, c.of(), id[:])
 		return counted
 	})
-	return id, res == counted
+	return id, ok && res == counted
 }
 
 // AddEvent counts n of the feature (a Sum) for subject, unless an event with this

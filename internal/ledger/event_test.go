@@ -138,6 +138,26 @@ func TestEventsAtTheSameTime(t *testing.T) {
 	}
 }
 
+// TestEventHoldsUpSealing: a slot that is written while its window is sealed would
+// not be found, so sealing waits for the lock that events hold.
+func TestEventHoldsUpSealing(t *testing.T) {
+	t.Parallel()
+	l := open(t, "memory", "")
+	f := feature(t, l, "report", sink.Sum)
+	require.NoError(t, f.event("acme", "0", 1))
+	sh := f.plain.shard(f.plain.hash("acme"))
+	sh.mu.Lock()
+	counted := make(chan error, 1)
+	go func() { counted <- f.event("acme", "1", 1) }()
+	select {
+	case <-counted:
+		require.Fail(t, "it did not ask for the lock")
+	case <-time.After(20 * time.Millisecond):
+	}
+	sh.mu.Unlock()
+	require.NoError(t, <-counted)
+}
+
 // TestEventWaitsForTheFirst has an event come again while it is being made safe: who
 // delivers it is told that it is counted only when it is.
 func TestEventWaitsForTheFirst(t *testing.T) {
@@ -480,6 +500,39 @@ func TestDamagedEvents(t *testing.T) {
 	}
 }
 
+// TestEventsTruncatedUnderTheMap cuts the active segment's file short: what was
+// journaled stays counted and does not count again, and Health tells of the IDs that
+// a restart forgets.
+func TestEventsTruncatedUnderTheMap(t *testing.T) {
+	t.Parallel()
+	for what, size := range map[string]int64{"to nothing": 0, "within a page": headSize + 100, "within the second page": headSize + 4096 + 100} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			l := open(t, "mapped", quickDir(t))
+			if !l.store.mapped {
+				t.Skip("SKIPPED: no mapped files here")
+			}
+			f := feature(t, l, "report", sink.Sum)
+			const old, all = 300, 600
+			deliverAll := func(n int) {
+				for i := range n {
+					require.NoError(t, f.event("acme", fmt.Sprint(i), 1))
+				}
+			}
+			deliverAll(old)
+			require.NoError(t, l.active.Load().journal.sync())
+			require.NoError(t, os.Truncate(l.active.Load().path, size))
+			deliverAll(all)
+			_ = l.active.Load().journal.sync()
+			deliverAll(all)
+			_ = l.Rotate(context.Background())
+			require.ErrorContains(t, l.Health(), "after a restart those events would be counted again")
+			deliverAll(all)
+			require.EqualValues(t, all, sum(deliver(t, l, 0, sink.Delivered), "report", "acme"))
+		})
+	}
+}
+
 // TestCopyKnowsItsEvents restores a backup, and adopts an orphan.
 func TestCopyKnowsItsEvents(t *testing.T) {
 	t.Parallel()
@@ -561,7 +614,7 @@ func TestMergedEventsStayRemembered(t *testing.T) {
 			l = open(t, "mapped", dir)
 			f = feature(t, l, "report", sink.Sum)
 		}
-		time.Sleep(25 * time.Hour)
+		time.Sleep(31 * time.Hour)
 		l.tidy()
 		require.Empty(t, l.sealedNow())
 		require.Equal(t, []Line{{Feature: "report", Route: "main", Accepted: 5, Delivered: 5}}, l.Books())

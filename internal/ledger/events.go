@@ -171,10 +171,12 @@ func (e *events) forget(now int64) {
 	}
 }
 
-// remembers reports whether the segment is needed for the IDs of its events. The
-// caller holds mu.
+// remembers reports whether the segment is needed for the IDs of its events: a little
+// longer than must be, for the last of them may be younger than its recovered end
+// says. The caller holds mu.
 func (sd *sealed) remembers(now time.Time) bool {
-	return sd.events > 0 && sd.ledger.store != nil && now.Unix() < sd.head.end+sd.ledger.events.window
+	e := sd.ledger.events
+	return sd.events > 0 && sd.ledger.store != nil && now.Unix() < sd.head.end+e.window+e.span
 }
 
 // learn adds the events of a recovered segment. The caller holds sd.mu, or is the

@@ -107,7 +107,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 }
 
 // cutShort reports whether somebody truncated the file under the map, and mends
-// the words of slots behind the cut in its last page: they read as zeros there
+// the words that lie behind the cut in its last page: they read as zeros there
 // and began to count anew.
 func (seg *segment) cutShort(words []uint64) bool {
 	if seg.file == nil {
@@ -118,7 +118,7 @@ func (seg *segment) cutShort(words []uint64) bool {
 		return false
 	}
 	seg.each(func(i int, c *cell) {
-		if headSize+int64(c.block+1)*blockSize <= info.Size() || words[i]&wordSealed == 0 {
+		if headSize+int64(c.block)*blockSize+slotSeal <= info.Size() || words[i]&wordSealed == 0 {
 			return // untouched, or read as the journal has it
 		}
 		known, since := seg.journal.lastWord(c)&^wordSealed, words[i]&^wordSealed
