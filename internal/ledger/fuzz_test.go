@@ -32,12 +32,12 @@ type sample struct {
 
 func newSample(merged bool) *sample {
 	h := head{
-		uuid: uuid{7, 7, 7}, generation: 3, merged: merged, start: 1_000_000, end: 1_000_060,
+		uuid: uuid{7, 7, 8}, generation: 3, merged: merged, start: 1_000_000, end: 1_000_060,
 		identity: disk.Identity{Inode: 12, Birth: 34},
 		routes:   []owed{{"main", destinationOf("a")}, {"other", destinationOf("b")}},
 	}
 	if merged {
-		h.uuid, h.inputs = uuid{8, 8, 8}, []uuid{{1}, {2}, {3}, {4}, {5}}
+		h.uuid, h.inputs = uuid{8, 8, 9}, []uuid{{1}, {2}, {3}, {4}, {5}}
 	}
 	s := &sample{slots: make(map[uint32]slot)}
 	var blocks []byte
