@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -27,7 +28,7 @@ type events struct {
 
 type eventShard struct {
 	mu          sync.Mutex
-	generations []generation
+	generations []generation // oldest first
 	flights     map[eventID]*eventFlight
 	unsynced    map[eventID]*segment // counted there, and not known to be as safe as the policy says
 	_           [64]byte
@@ -46,7 +47,7 @@ type eventFlight struct {
 	err  error
 }
 
-// anySum is what an event was counted for whose quantity can't be read any more.
+// anySum is what an event was counted for of which that is not known any more.
 const anySum = 0
 
 func newEvents(window time.Duration) *events {
@@ -146,10 +147,14 @@ func (sh *eventShard) remember(e *events, id eventID, sum uint64, at int64) {
 	i := slices.IndexFunc(sh.generations, func(g generation) bool { return g.number == number })
 	if i < 0 {
 		sh.forget(e, time.Now().Unix())
-		sh.generations = append(sh.generations, generation{number, make(map[eventID]uint64)})
-		i = len(sh.generations) - 1
+		i, _ = slices.BinarySearchFunc(sh.generations, number, func(g generation, n int64) int { return cmp.Compare(g.number, n) })
+		sh.generations = slices.Insert(sh.generations, i, generation{number, make(map[eventID]uint64)})
 	}
-	sh.generations[i].seen[id] = sum
+	seen := sh.generations[i].seen
+	if before, ok := seen[id]; ok && before != sum {
+		sum = anySum // counted, forgotten, counted again; recovery can't tell which was last
+	}
+	seen[id] = sum
 }
 
 // forget drops the generations of which every ID is older than the window. The
