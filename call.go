@@ -32,6 +32,7 @@ type Call struct {
 	left    float64       // of the account's tokens, if callConfig.tellsRate
 	tally   *ledger.Tally // of the subject; nil: no quota
 	held    atomic.Int64  // of the quota
+	repeat  string        // IdempotencyKey of the request; "": none
 
 	state atomic.Int64
 	once  sync.Once
@@ -234,6 +235,9 @@ func (c *Call) count(n int64, ends bool) error {
 	case c.subject == "":
 		c.feature.giveAway(n) // Config.Shadow: nobody to bill, as OnDecision was told
 		return nil
+	case c.repeat != "":
+		defer c.release() // counted, it is part of what was used; repeated, it was before
+		return c.countOnce(n)
 	case c.tally != nil:
 		return c.countHeld(n, ends)
 	case c.dims != nil:

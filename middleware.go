@@ -120,7 +120,13 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.feature.who(h.identify, r)
-	if err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown); err != nil {
+	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
+	if err == nil && h.cfg.keyed {
+		if x.ctx.call.repeat, err = idempotencyKey(r.Header); err != nil {
+			x.ctx.call.Cancel() // and free what it holds
+		}
+	}
+	if err != nil {
 		h.tell(w, x, rate, err)
 		h.refuse(w, r, err)
 		return
@@ -209,13 +215,17 @@ func (h *metered) end(x *exchange, r *http.Request, result Result) {
 		return
 	}
 	h.feature.notCounted(r.Context(), call, err)
-	if result.Status == 0 && !result.Hijacked && !result.Panicked && !result.Gone && !errors.Is(err, ErrUnsynced) {
+	if result.Status == 0 && !result.Hijacked && !result.Panicked && !result.Gone && !errors.Is(err, ErrUnsynced) && !errors.Is(err, ErrConflict) {
 		h.refuse(x.writer.ResponseWriter, r, h.feature.refusal(license.Unavailable, call.subject, err))
 	}
 }
 
 // notCounted tells the log what no caller can be told any more.
 func (f *Feature) notCounted(ctx context.Context, c *Call, err error) {
+	if errors.Is(err, ErrConflict) {
+		f.meter.log().WarnContext(ctx, "meter: call not counted again: its Idempotency-Key was used before for another quantity, which stands", "feature", f.name, "subject", c.subject, "quantity", c.Quantity())
+		return
+	}
 	if errors.Is(err, ErrUnsynced) {
 		f.meter.log().WarnContext(ctx, "meter: call counted, but not yet safe from power loss", "feature", f.name, "subject", c.subject, "error", err)
 		return

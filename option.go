@@ -44,6 +44,7 @@ type callConfig struct {
 	rate      *allowance                                      // nil: any rate
 	limiter   *limiter                                        // for rate, from the feature
 	tellsRate bool                                            // Middleware answers with RateLimit fields
+	keyed     bool                                            // Middleware counts the calls of one Idempotency-Key once
 }
 
 type featureOption func(*featureConfig)

@@ -47,16 +47,18 @@ const cannotCount = "The use can't be counted right now; try again later."
 const quotaTooSmall = "What is left of the quota of this period is too little for this request."
 
 // WriteProblem answers a request with err as RFC 9457, application/problem+json: a
-// *RefusedError with its status and reason, 500 without details for any other
-// error. 401 carries WWW-Authenticate; 429 carries Retry-After in whole seconds,
-// rounded up, at least 1, and 503 does if the time is known. Where a quota of this
-// process is in the way, the problem has the members limit and used, in units, held,
-// what running calls have reserved, and reset, the end of the period. Neither keys nor the
+// *RefusedError with its status and reason, 400 for an Idempotency-Key that is none
+// (see [IdempotencyKey]), 500 without details for any other error. 401 carries
+// WWW-Authenticate; 429 carries Retry-After in whole seconds, rounded up, at least 1,
+// and 503 does if the time is known. Where a quota of this process is in the way, the
+// problem has the members limit and used, in units, held, what running calls have
+// reserved, and reset, the end of the period. Neither keys nor the
 // error's cause are shown. Call it before anything else was written.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	p := problem{Type: "about:blank", Status: http.StatusInternalServerError}
-	if refused, ok := errors.AsType[*RefusedError](err); ok && refused != nil {
+	refused, ok := errors.AsType[*RefusedError](err)
+	if refused != nil {
 		p = describe(refused)
 		switch p.Status {
 		case http.StatusUnauthorized:
@@ -70,6 +72,11 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 			if refused.RetryAfter > 0 { // else clients wait as they do in any outage
 				h.Set("Retry-After", strconv.FormatInt(wholeSeconds(refused.RetryAfter), 10))
 			}
+		}
+	}
+	if !ok { // a nil one has no methods
+		if bad, ok := errors.AsType[*badIdempotencyKey](err); ok {
+			p.Status, p.Detail = http.StatusBadRequest, "The "+idempotencyHeader+" field "+bad.why+"."
 		}
 	}
 	p.Title = http.StatusText(p.Status)

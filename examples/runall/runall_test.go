@@ -65,6 +65,12 @@ var examples = map[string][]string{
 		`{"subject":"ada","usage":[{"feature":"tokens","unit":"token","kind":"sum","quantity":1200,"limit":1500,"left":300,`,
 		"Billed to ada: 1200 tokens\n",
 	},
+	"queue": {
+		" of 1000 messages, and killed itself\n",
+		"Acknowledged now: 1000.\n",
+		"ada   ordered 835, billed 835\n   bob   ordered 832, billed 832\n   eve   ordered 833, billed 833\n",
+		"  orders  bills      2500",
+	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",

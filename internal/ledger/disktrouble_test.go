@@ -267,7 +267,8 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 	where := func() string { return fmt.Sprintf("step %d (%s) failed", n, which()) }
 	f := feature(t, l, "calls", sink.Sum)
 	b := newBiller()
-	var accepted int64
+	var accepted, known int64
+	events := make(map[string]bool)
 	send := func(as sink.Outcome) {
 		batch, err := l.Take(0, 100, nil)
 		if err != nil {
@@ -295,6 +296,15 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 			}
 			accepted += 7
 		}
+		for _, id := range []string{fmt.Sprint(i), fmt.Sprint(i), "0", fmt.Sprint("again ", i)} {
+			err := f.event("acme", id, 1)
+			if err != nil {
+				require.ErrorIs(t, err, ErrUnsynced, where())
+			}
+			events[id] = true
+		}
+		accepted += int64(len(events)) - known
+		known = int64(len(events))
 		_ = l.Rotate(context.Background())
 		send(as)
 		for r := range l.Quarantine() {
@@ -311,6 +321,11 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 	l, err = openMode(testConfig(dir), mode)
 	require.NoError(t, err, where())
 	synctest.Wait()
+	balance(t, l, accepted, where())
+	f = feature(t, l, "calls", sink.Sum)
+	for id := range events {
+		require.NoError(t, f.event("acme", id, 1), where())
+	}
 	balance(t, l, accepted, where())
 	send(sink.Delivered)
 	require.NoError(t, l.foldSettled(), where())

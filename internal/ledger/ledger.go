@@ -43,6 +43,7 @@ type Config struct {
 	Window         time.Duration // above 0, or OnFlush
 	Sync           time.Duration // above 0, SyncAlways or SyncNever
 	Retain         time.Duration // how long settled segments are kept for disputes
+	EventWindow    time.Duration // how long an event's ID is remembered; 0: 24 h
 	LockWait       time.Duration // how long Open waits for the directory's owner
 	MinWindow      time.Duration // windows begin at least this far apart; 0: 1 s
 	Instance       uint8         // which of several processes this is; stands in every record
@@ -75,6 +76,7 @@ var (
 	ErrName     = errors.New("meter: bad feature, subject or dimension")
 	ErrQuantity = errors.New("meter: bad quantity")
 	ErrKind     = errors.New("meter: wrong method for the feature's kind")
+	ErrConflict = errors.New("meter: event ID seen with another quantity or subject")
 )
 
 // Ledger counts in one directory, which it owns while it is open, or in memory.
@@ -97,6 +99,7 @@ type Ledger struct {
 	totals     *totals
 	periods    *periods // nil: in memory
 	quarantine *quarantine
+	events     *events
 	health     health
 
 	features    map[string]*Feature // guarded by featuresMu
@@ -164,6 +167,7 @@ func Open(cfg Config) (*Ledger, error) {
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	l.health.log = cfg.Logger
+	l.events = newEvents(cfg.EventWindow)
 	l.featureList.Store(new([]*Feature))
 	l.sealed.Store(new([]*sealed))
 	for i := range l.lanes {

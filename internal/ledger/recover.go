@@ -110,6 +110,7 @@ func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sea
 	sd.store, sd.img, sd.copied = st, img, f.copied
 	changed := sd.reconsider()
 	sd.recount()
+	l.events.learn(sd)
 	return sd, l.saveRecovered(sd, f, changed || !wasSealed)
 }
 
@@ -161,7 +162,7 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 			f.head.start = jc.head.start
 		}
 		for block, e := range jc.slots {
-			if e.word&wordSet == 0 && !e.named || block > maxBlocks {
+			if e.word&wordSet == 0 && !e.named || block > maxBlocks || !e.shape.valid() {
 				continue
 			}
 			at := int(block) * blockSize
@@ -174,7 +175,7 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 				if !e.named {
 					continue
 				}
-				if need := at + int(blocksFor(len(e.key)))*blockSize; need > len(blocks) {
+				if need := at + int(e.shape.blocks())*blockSize; need > len(blocks) {
 					blocks = append(blocks, make([]byte, need-len(blocks))...)
 				}
 				clear(blocks[at : at+blockSize])

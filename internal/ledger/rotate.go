@@ -288,6 +288,7 @@ func (l *Ledger) sealRetired() {
 		}
 		sd := l.seal(seg)
 		l.mu.Lock()
+		l.retired[0] = nil // the array behind it stays for a while
 		l.retired = l.retired[1:]
 		if sd != nil {
 			l.insert(sd)

@@ -135,14 +135,10 @@ func (s *Series) addSlow(n int64) error {
 // add counts n by op.
 func (s *Series) add(n int64, op func(*place) result) error {
 	l := s.feature.ledger
-	switch {
-	case s.feature.kind != sink.Sum:
-		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, s.feature.name, s.feature.kind)
-	case n < 0:
-		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
-	case n > l.maxQuantity:
-		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, l.maxQuantity)
-	case n == 0:
+	if err := s.checkSum(n); err != nil {
+		return err
+	}
+	if n == 0 {
 		if l.closed.Load() {
 			return ErrClosed
 		}
@@ -152,6 +148,19 @@ func (s *Series) add(n int64, op func(*place) result) error {
 		s.undivide()
 	}
 	return s.count(op)
+}
+
+// checkSum says why n can't be added; nil if it can.
+func (s *Series) checkSum(n int64) error {
+	switch most := s.feature.ledger.maxQuantity; {
+	case s.feature.kind != sink.Sum:
+		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, s.feature.name, s.feature.kind)
+	case n < 0:
+		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
+	case n > most:
+		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, most)
+	}
+	return nil
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
@@ -186,13 +195,7 @@ func (s *Series) count(op func(*place) result) error {
 		}
 		switch op(&p) {
 		case counted:
-			if !l.syncAlways {
-				return nil
-			}
-			if p.seg.fallback {
-				return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
-			}
-			return p.seg.journal.commit(p.seg.cell(p.cell))
+			return l.commit(p.seg, p.cell)
 		case retired:
 			p.series.leave(p.seg)
 		case faulted:
@@ -210,16 +213,35 @@ func (s *Series) count(op func(*place) result) error {
 	}
 }
 
+// commit makes what was counted in a cell as safe as the policy says.
+func (l *Ledger) commit(seg *segment, cell uint32) error {
+	if !l.syncAlways {
+		return nil
+	}
+	if seg.fallback {
+		return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
+	}
+	return seg.journal.commit(seg.cell(cell))
+}
+
 // register gives the series a slot in the active segment.
 func (s *Series) register() (place, error) {
 	x := s.index()
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	return s.registerIn(x)
+}
+
+// registerIn is register for who holds the lock of the shard.
+func (s *Series) registerIn(x *index) (place, error) {
 	if s.is(evicted) {
 		// Counter handles outlive their place in the index.
 		if twin := x.find(s.name()); twin != nil {
-			twin.mark(s.flags.Load() & undivided) // the quantity at hand, too
+			if s.is(undivided) { // as for the quantity at hand
+				twin.mark(undivided)
+				twin.unmark(quick)
+			}
 			return twin.registerLocked()
 		}
 		if s.is(dimensioned) {
