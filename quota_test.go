@@ -92,8 +92,8 @@ func TestExactlyTheLimitIsLetThrough(t *testing.T) {
 	}
 }
 
-// While windows end, and the ledger is closed and opened again, or left behind as by
-// kill -9, every unit of the quota is let through once.
+// While windows end, and the meter is closed and opened again, every unit of the quota is
+// let through once.
 func TestExactlyTheLimitAcrossRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
