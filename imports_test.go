@@ -43,7 +43,7 @@ var layers = map[string]layer{
 	"sink/stripesink":            {ours: []string{"internal/stripeapi", "sink"}, others: []string{lru, stripe, xrate}},
 	"sink/stripesink/stripetest": {},
 	"sink/cryptolenssink":        {ours: []string{"internal/cryptolens", "license", "license/cryptolens", "sink"}},
-	"sink/httpsink":              {ours: []string{"sink"}},
+	"sink/httpsink":              {ours: []string{"internal/evidence", "sink"}},
 	"sink/filesink":              {ours: []string{"sink"}, others: []string{xsys}},
 	"sink/memsink":               {ours: []string{"sink"}},
 	"sink/sinktest":              {ours: []string{"sink"}},
@@ -58,8 +58,9 @@ var layers = map[string]layer{
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
 	"internal/disk":       {others: []string{xsys}},
-	"internal/cryptolens": {},
-	"internal/stripeapi":  {others: []string{stripe}},
+	"internal/cryptolens": {ours: []string{"internal/evidence"}},
+	"internal/evidence":   {},
+	"internal/stripeapi":  {ours: []string{"internal/evidence"}, others: []string{stripe}},
 
 	"internal/cryptolens/signed": {ours: []string{"license"}, others: []string{lru}},
 

@@ -236,7 +236,7 @@ func TestShutdownGoesBackForLateCounts(t *testing.T) {
 func TestShutdownFindsItsDirectoryGone(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("what is open can't be removed there")
+		t.Skip("an open file can't be removed on this system")
 	}
 	for name, lose := range map[string]func(t *testing.T, dir string){
 		"deleted": func(_ *testing.T, dir string) {

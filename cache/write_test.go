@@ -81,7 +81,7 @@ func TestNoChangePutsOffAWrite(t *testing.T) {
 func TestFilesAreForNobodyElse(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("no modes")
+		t.Skip("files have no modes on this system")
 	}
 	inHome(t, func(h *home) {
 		require.NoError(h, os.MkdirAll(filepath.Dir(h.path), 0o700))
@@ -107,7 +107,7 @@ func TestFilesAreForNobodyElse(t *testing.T) {
 func TestAWriteLeavesTheOldFileAsItWas(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("an open file is not replaced there")
+		t.Skip("an open file can't be replaced on this system")
 	}
 	inHome(t, func(h *home) {
 		w := h.start()

@@ -5,23 +5,18 @@ package cryptolens
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/inprocess/meter/internal/evidence"
 )
 
-const (
-	// DefaultURL is where Cryptolens itself serves the API.
-	DefaultURL = "https://api.cryptolens.io"
-	// maxReply bounds what is read of a reply, decompressed.
-	maxReply = 1 << 20
-)
+// DefaultURL is where Cryptolens itself serves the API.
+const DefaultURL = "https://api.cryptolens.io"
 
 // Wire leads to one API with one token. Create it with [New].
 //
@@ -46,7 +41,8 @@ func New(baseURL, token string, timeout time.Duration, client *http.Client) *Wir
 		hard = *client
 	}
 	if hard.Transport == nil {
-		w.own = newTransport()
+		// Few and not for long: one that the server drops as we write leaves a doubt.
+		w.own = evidence.NewTransport(16, 20*time.Second)
 		hard.Transport = w.own
 	}
 	hard.Jar = nil
@@ -54,25 +50,6 @@ func New(baseURL, token string, timeout time.Duration, client *http.Client) *Wir
 	hard.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	w.client = &hard
 	return w
-}
-
-// newTransport speaks HTTP/1.1 only: one connection carries one request, so what
-// happens to a connection is evidence about exactly that request. Idle connections
-// go soon, for one that the server drops as we write leaves a doubt.
-func newTransport() *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		IdleConnTimeout:        20 * time.Second,
-		MaxIdleConnsPerHost:    16,
-		MaxResponseHeaderBytes: 64 << 10,
-		Protocols:              protocols,
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    10 * time.Second,
-	}
 }
 
 // Close drops the idle connections, unless the client was given.
@@ -106,24 +83,23 @@ func (w *Wire) Post(ctx context.Context, path string, form url.Values) (Exchange
 		return e, err
 	}
 	form.Set("token", w.token)
-	body := newGate(form.Encode())
-	// A body of a type of our own has no GetBody: without it net/http can't repeat
-	// the request on another connection.
+	text := []byte(form.Encode())
+	body := evidence.NewBody(text)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.base+path, body)
 	if err != nil {
 		return e, errors.New("the base URL is invalid")
 	}
-	req.ContentLength = body.size
+	req.ContentLength = int64(len(text))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "inprocess-meter")
 	resp, err := w.client.Do(req)
 	if err != nil {
-		e.Sent = body.shut()
+		e.Sent = body.Shut()
 		return e, because(ctx, err)
 	}
 	e.Sent, e.Status = true, resp.StatusCode
-	data, err := readReply(resp.Body)
+	data, err := evidence.ReadReply(resp.Body)
 	if err != nil {
 		return e, fmt.Errorf("reading the reply: %w", because(ctx, err))
 	}
@@ -141,13 +117,4 @@ func because(ctx context.Context, err error) error {
 		err = u.Err
 	}
 	return err
-}
-
-func readReply(body io.ReadCloser) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(body, maxReply+1))
-	_ = body.Close() // the bytes are here, or err says why not
-	if err == nil && len(data) > maxReply {
-		err = fmt.Errorf("more than %d bytes", maxReply)
-	}
-	return data, err
 }

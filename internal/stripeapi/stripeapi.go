@@ -4,11 +4,10 @@
 package stripeapi
 
 import (
-	"crypto/tls"
-	"net"
 	"net/http"
 	"time"
 
+	"github.com/inprocess/meter/internal/evidence"
 	"github.com/stripe/stripe-go/v76"
 )
 
@@ -29,7 +28,7 @@ func New(baseURL string, client *http.Client) *API {
 		hard = *client
 	}
 	if hard.Transport == nil {
-		a.own = newTransport()
+		a.own = evidence.NewTransport(64, 45*time.Second)
 		hard.Transport = a.own
 	}
 	hard.Transport = &wire{base: hard.Transport}
@@ -54,23 +53,5 @@ func New(baseURL string, client *http.Client) *API {
 func (a *API) Close() {
 	if a.own != nil {
 		a.own.CloseIdleConnections()
-	}
-}
-
-// newTransport speaks HTTP/1.1 only: one connection carries one request, so what
-// happens to a connection is evidence about exactly that request.
-func newTransport() *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		IdleConnTimeout:        45 * time.Second,
-		MaxIdleConnsPerHost:    64,
-		MaxResponseHeaderBytes: 64 << 10,
-		Protocols:              protocols,
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    10 * time.Second,
 	}
 }

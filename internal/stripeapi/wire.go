@@ -3,16 +3,12 @@ package stripeapi
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
-)
 
-// maxReply bounds what is read of a reply, decompressed. A page of 100 objects
-// takes a tenth of it.
-const maxReply = 1 << 20
+	"github.com/inprocess/meter/internal/evidence"
+)
 
 // Exchange is the evidence of one request: what left, and what came back.
 //
@@ -50,11 +46,11 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := w.base.RoundTrip(once)
 	if err != nil {
-		exchange.Sent = body.shut()
+		exchange.Sent = body.Shut()
 		return nil, err
 	}
 	exchange.Sent, exchange.Status, exchange.Header = true, resp.StatusCode, resp.Header
-	exchange.Body, err = readReply(resp.Body)
+	exchange.Body, err = evidence.ReadReply(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("reading the reply (status %d): %w", resp.StatusCode, err)
 	}
@@ -66,8 +62,8 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 // sendOnce returns a copy of req that can't be sent twice. net/http resends a
 // request with an Idempotency-Key by itself when a kept-alive connection breaks,
 // unless it has no way to rewind the body; then two attempts would look like one.
-func sendOnce(req *http.Request) (*http.Request, *gate, error) {
-	g := &gate{}
+func sendOnce(req *http.Request) (*http.Request, *evidence.Body, error) {
+	g := &evidence.Body{}
 	once := req.WithContext(req.Context())
 	once.GetBody = nil
 	if req.Body == nil {
@@ -82,49 +78,7 @@ func sendOnce(req *http.Request) (*http.Request, *gate, error) {
 		once.Body, once.ContentLength = http.NoBody, 0
 		return once, g, nil
 	}
-	g.data = bytes.NewReader(data)
+	g = evidence.NewBody(data)
 	once.Body, once.ContentLength = g, int64(len(data))
 	return once, g, nil
-}
-
-func readReply(body io.ReadCloser) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(body, maxReply+1))
-	_ = body.Close() // the bytes are here, or err says why not
-	if err == nil && len(data) > maxReply {
-		err = fmt.Errorf("more than %d bytes", maxReply)
-	}
-	return data, err
-}
-
-// gate is a request body that knows whether any of it was taken. Whatever the
-// transport does, a server that got no byte of the body has recorded nothing;
-// and once the gate is shut no goroutine left behind can change that.
-type gate struct {
-	mu     sync.Mutex
-	data   *bytes.Reader
-	opened bool
-	closed bool
-}
-
-var errShut = errors.New("request is over")
-
-func (g *gate) Read(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return 0, errShut
-	}
-	g.opened = true
-	return g.data.Read(p)
-}
-
-// Close does nothing: a transport closes the body before it is sure to be done.
-func (g *gate) Close() error { return nil }
-
-// shut ends all reading and reports whether there was any.
-func (g *gate) shut() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	return g.opened
 }

@@ -273,7 +273,7 @@ func TestSymlinksAreRefused(t *testing.T) {
 func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("no lock there")
+		t.Skip("files are not locked on this system")
 	}
 	path := filepath.Join(t.TempDir(), "usage.jsonl")
 	first := open(t, filesink.Config{Path: path})
@@ -291,7 +291,7 @@ func TestOneProcess(t *testing.T) {
 func TestLockWait(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("no lock there")
+		t.Skip("files are not locked on this system")
 	}
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -3,7 +3,6 @@ package httpsink
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -146,15 +145,3 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
-
-func TestReplyIsBounded(t *testing.T) {
-	t.Parallel()
-	_, err := readReply(io.NopCloser(io.LimitReader(endless{}, maxReply)))
-	require.NoError(t, err)
-	_, err = readReply(io.NopCloser(endless{}))
-	require.ErrorContains(t, err, "more than")
-}
-
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) { return len(p), nil }

@@ -152,7 +152,7 @@ func halfCharacter(body []byte) bool {
 	}
 }
 
-// escaped reads \uXXXX at the start of body.
+// escaped reads a \u and its four hexadecimal digits at the start of body.
 func escaped(body []byte) (rune, bool) {
 	if len(body) < 6 || body[0] != '\\' || body[1] != 'u' {
 		return 0, false

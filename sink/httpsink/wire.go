@@ -1,24 +1,18 @@
 package httpsink
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"syscall"
 	"time"
-)
 
-// maxReply bounds what is read of an answer. 1,000 results with reasons take half.
-const maxReply = 1 << 20
+	"github.com/inprocess/meter/internal/evidence"
+)
 
 // exchange is the evidence of one request: what left, and what came back.
 type exchange struct {
@@ -39,7 +33,7 @@ func (s *Sink) send(ctx context.Context, r request) exchange {
 	if err := ctx.Err(); err != nil {
 		return exchange{err: err}
 	}
-	g := &gate{data: bytes.NewReader(r.body)}
+	g := evidence.NewBody(r.body)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.cfg.URL, g)
 	if err != nil {
 		return exchange{err: err}
@@ -48,10 +42,10 @@ func (s *Sink) send(ctx context.Context, r request) exchange {
 	req.Header = s.header(r)
 	resp, err := s.transport.RoundTrip(req)
 	if err != nil {
-		return exchange{sent: g.shut(), err: err}
+		return exchange{sent: g.Shut(), err: err}
 	}
-	body, err := readReply(resp.Body)
-	g.shut()
+	body, err := evidence.ReadReply(resp.Body)
+	g.Shut()
 	return exchange{sent: true, status: resp.StatusCode, header: resp.Header, body: body, complete: err == nil, err: err}
 }
 
@@ -73,71 +67,18 @@ func (s *Sink) header(r request) http.Header {
 	return h
 }
 
-func readReply(body io.ReadCloser) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(body, maxReply+1))
-	_ = body.Close() // the bytes are here, or err says why not
-	if err == nil && len(data) > maxReply {
-		err = fmt.Errorf("the answer has more than %d bytes", maxReply)
-	}
-	return data, err
-}
-
-// gate is a request body that knows whether any of it was taken. Whatever the
-// transport does, a server that got no byte of the body has recorded nothing; and once
-// the gate is shut no goroutine left behind can change that.
-type gate struct {
-	mu     sync.Mutex
-	data   *bytes.Reader
-	opened bool
-	closed bool
-}
-
-var errShut = errors.New("request is over")
-
-func (g *gate) Read(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return 0, errShut
-	}
-	g.opened = true
-	return g.data.Read(p)
-}
-
-// Close does nothing: a transport closes the body before it is sure to be done.
-func (g *gate) Close() error { return nil }
-
-// shut ends all reading and reports whether there was any.
-func (g *gate) shut() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	return g.opened
-}
-
-// newTransport speaks HTTP/1.1 only: one connection carries one request, so what
-// happens to a connection is evidence about exactly that request. Where nothing
-// dedupes, each request gets a new one: one that the server has just closed for want
-// of use would be doubt.
+// newTransport gives each request a new connection where nothing dedupes: one that the
+// server has just closed for want of use would be doubt.
 func newTransport(cfg Config) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	t := evidence.NewTransport(mostConcurrency, 45*time.Second)
+	t.DisableCompression = true
+	t.DisableKeepAlives = cfg.DedupeWindow <= 0
 	if u, err := url.Parse(cfg.URL); err == nil && u.Scheme == "http" && !cfg.AllowHTTP {
+		dialer := evidence.NewDialer()
 		dialer.Control = onlyLoopback // "localhost" is what a resolver says it is
+		t.DialContext = dialer.DialContext
 	}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		DisableCompression:     true,
-		DisableKeepAlives:      cfg.DedupeWindow <= 0,
-		IdleConnTimeout:        45 * time.Second,
-		MaxIdleConnsPerHost:    mostConcurrency,
-		MaxResponseHeaderBytes: 64 << 10,
-		Protocols:              protocols,
-		Proxy:                  http.ProxyFromEnvironment, // never for this machine
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    10 * time.Second,
-	}
+	return t
 }
 
 func onlyLoopback(_, address string, _ syscall.RawConn) error {
