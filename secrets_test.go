@@ -20,9 +20,11 @@ import (
 	"github.com/inprocess/meter/cache"
 	"github.com/inprocess/meter/license"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
-// A key shows up in no header, body, log, error, metric, printed value or file,
+// A key shows up in no header, body, log, error, metric, span, printed value or file,
 // whatever becomes of the request and however clumsy the Checker is.
 func TestKeysShowUpNowhere(t *testing.T) {
 	t.Parallel()
@@ -67,9 +69,10 @@ func TestKeysShowUpNowhere(t *testing.T) {
 	identifies := []Identify{KeyHeader("X-Key"), KeyBearer(), KeyBasic(), KeyQuery("key"), KeyCert()}
 	for name, checker := range checkers {
 		for _, inShadow := range []bool{false, true} {
-			dir, provider := t.TempDir(), &recorder{}
+			dir, provider, spans := t.TempDir(), &recorder{}, tracetest.NewSpanRecorder()
 			m := open(t, func(c *Config) {
 				c.Dir, c.Checker, c.Shadow, c.MeterProvider = dir, checker, inShadow, provider
+				c.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
 				c.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 				c.OnDecision = func(_ context.Context, d Decision) {
 					see("%v %+v %#v", d, d, d)
@@ -100,6 +103,9 @@ func TestKeysShowUpNowhere(t *testing.T) {
 			require.NoError(t, m.Flush(t.Context()))
 			see("%v", m.sink.Records())
 			require.NoError(t, m.Shutdown(t.Context()))
+			for _, span := range spans.Ended() {
+				see("span %s %v %v %v", span.Name(), span.Attributes(), span.Events(), span.Status())
+			}
 			require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 				if err != nil || d.IsDir() {
 					return err
@@ -112,6 +118,7 @@ func TestKeysShowUpNowhere(t *testing.T) {
 	}
 	require.Contains(t, out.String(), "cus_1", "what it looks into is not empty")
 	require.Contains(t, out.String(), "no row for [key]")
+	require.Contains(t, out.String(), "\nspan ")
 	for _, form := range []string{secret, escaped, url.PathEscape(secret), "canary", fmt.Sprintf("%x", secret), fmt.Sprintf("%v", []byte(secret))} {
 		if at := strings.Index(out.String(), form); at >= 0 {
 			t.Fatalf("%q in …%q…", form, out.String()[max(at-200, 0):at+len(form)])
