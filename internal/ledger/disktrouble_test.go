@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,21 +15,6 @@ import (
 
 	"github.com/inprocess/meter/sink"
 )
-
-// mountTmpfs mounts a filesystem in memory; it skips, saying why, where that
-// takes rights that the test does not have.
-func mountTmpfs(t *testing.T, options string) (dir string) {
-	t.Helper()
-	dir = t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("NOT TESTED: mounting a tmpfs (run as root on Linux): %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		out, err := exec.Command("umount", "-l", dir).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	})
-	return dir
-}
 
 // balance requires that the books hold exactly what was accepted.
 func balance(t *testing.T, l *Ledger, accepted int64, where ...any) {
@@ -42,132 +25,6 @@ func balance(t *testing.T, l *Ledger, accepted int64, where ...any) {
 		sum += line.Accepted
 	}
 	require.Equal(t, accepted, sum, where...)
-}
-
-// fill takes all the room that a filesystem has.
-func fill(t *testing.T, path string) {
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	defer f.Close()
-	for chunk := make([]byte, 4096); ; {
-		if _, err := f.Write(chunk); err != nil {
-			return
-		}
-	}
-}
-
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	for _, mode := range modes[1:] {
-		for _, refuse := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/refuse=%v", mode, refuse), func(t *testing.T) {
-				t.Parallel()
-				disk := mountTmpfs(t, "size=6m")
-				synctest.Test(t, func(t *testing.T) { liveOnFullDisk(t, mode, disk, refuse) })
-			})
-		}
-	}
-}
-
-func liveOnFullDisk(t *testing.T, mode, disk string, refuse bool) {
-	dir, filler := filepath.Join(disk, "ledger"), filepath.Join(disk, "filler")
-	change := func(c *Config) { c.RefuseWhenFull = refuse }
-	l := open(t, mode, dir, change)
-	f := feature(t, l, "calls", sink.Sum)
-	accepted, refused := int64(0), 0
-	count := func() {
-		for i := range 20 {
-			err := f.Add(fmt.Sprint("s", i), 3)
-			if refuse && errors.Is(err, ErrFull) {
-				refused++
-				continue
-			}
-			require.NoError(t, err)
-			accepted += 3
-		}
-		balance(t, l, accepted)
-	}
-	count()
-	for i := range 6 { // again and again, for sealing a segment makes room
-		fill(t, fmt.Sprint(filler, i))
-		_ = l.Rotate(context.Background())
-		synctest.Wait()
-		fill(t, fmt.Sprint(filler, i, "more"))
-		count()
-	}
-	require.Error(t, l.Health())
-	if refuse {
-		require.ErrorContains(t, l.Health(), "refusing to count")
-		require.Positive(t, refused)
-	} else {
-		require.ErrorContains(t, l.Health(), "memory")
-	}
-	fillers, err := filepath.Glob(filler + "*")
-	require.NoError(t, err)
-	for _, path := range fillers {
-		require.NoError(t, os.Remove(path))
-	}
-	time.Sleep(3 * time.Hour)
-	synctest.Wait()
-	count()
-	require.NoError(t, l.Rotate(context.Background()))
-	require.NoError(t, l.Health(), "room has returned")
-	before := refused
-	count()
-	require.Equal(t, before, refused)
-	require.NoError(t, l.active.Load().journal.sync())
-	abandon(l)
-
-	l = open(t, mode, dir, change)
-	balance(t, l, accepted)
-	deliver(t, l, 0, sink.Delivered)
-	for _, line := range l.Books() {
-		require.Equal(t, accepted, line.Delivered)
-	}
-	require.NoError(t, l.Health())
-}
-
-func TestMaxDisk(t *testing.T) {
-	t.Parallel()
-	for _, refuse := range []bool{false, true} {
-		t.Run(fmt.Sprintf("refuse=%v", refuse), func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			synctest.Test(t, func(t *testing.T) {
-				l := open(t, "mapped", dir, func(c *Config) { c.MaxDisk, c.RefuseWhenFull = 3*(firstExtent+headSize), refuse })
-				synctest.Wait()
-				f := feature(t, l, "calls", sink.Sum)
-				var accepted int64
-				full := false
-				for i := range 3 * firstExtent / blockSize {
-					switch err := f.Add(fmt.Sprintf("subject-%d", i), 1); {
-					case err == nil:
-						accepted++
-					case refuse && errors.Is(err, ErrFull):
-						full = true
-					default:
-						require.NoError(t, err)
-					}
-					if i%700 == 699 {
-						_ = l.Rotate(context.Background())
-					}
-				}
-				require.Equal(t, refuse, full)
-				require.Error(t, l.Health())
-				balance(t, l, accepted)
-				_ = l.Rotate(context.Background())
-				require.Len(t, deliver(t, l, 0, sink.Delivered), int(accepted))
-				require.NoError(t, l.foldSettled())
-				time.Sleep(3 * time.Hour)
-				synctest.Wait()
-				require.NoError(t, f.Add("later", 1), "what was delivered made room")
-				require.NoError(t, l.Rotate(context.Background()))
-				require.NoError(t, l.foldSettled())
-				require.NoError(t, l.Health())
-				balance(t, l, accepted+1)
-			})
-		})
-	}
 }
 
 // TestTruncationUnderTheMap cuts the active segment's file short while several
@@ -430,82 +287,4 @@ func TestReadOnlyDirectory(t *testing.T) {
 	_, err := Open(testConfig(dir))
 	require.ErrorContains(t, err, "not writable")
 	require.ErrorContains(t, err, dir)
-}
-
-// orphan leaves a dead process's directory: a window folded, one decided on but
-// not applied, one pending, and one that was being counted in.
-func orphan(t *testing.T, mode, dir string) {
-	var onlyPaper atomic.Bool
-	l := open(t, mode, dir, func(c *Config) {
-		c.step = func(what string) error {
-			if onlyPaper.Load() && what != "append quarantine" && what != "sync quarantine" {
-				return errDead
-			}
-			return nil
-		}
-	})
-	synctest.Wait() // what Open tidies is tidy
-	f := feature(t, l, "calls", sink.Sum)
-	require.NoError(t, f.Add("acme", 5))
-	rotate(t, l)
-	deliver(t, l, 0, sink.Delivered)
-	require.NoError(t, l.foldSettled())
-	require.NoError(t, f.Add("acme", 7))
-	rotate(t, l)
-	deliver(t, l, 0, sink.Rejected)
-	onlyPaper.Store(true)
-	for r := range l.Quarantine() {
-		require.Error(t, l.Settle(context.Background(), "main", r.ID, sink.Voided, "written, not applied"))
-	}
-	onlyPaper.Store(false)
-	require.NoError(t, f.Add("acme", 11))
-	require.NoError(t, l.active.Load().journal.sync())
-	abandon(l)
-}
-
-func wantAdopted(t *testing.T, l *Ledger, where string) {
-	require.Equal(t, []Line{{Feature: "calls", Route: "main", Accepted: 24, Pending: 12, Delivered: 5, Voided: 7}}, l.Books(), where)
-	total, _, _ := feature(t, l, "calls", sink.Sum).Total("acme")
-	require.EqualValues(t, 24, total, where)
-}
-
-// adoptAndDie adopts a dead process's directory, dies on the way, and does it again.
-func adoptAndDie(t *testing.T, mode, base string, m *mortal) {
-	where := fmt.Sprintf("died before step %d", m.left)
-	own, theirs := filepath.Join(base, "own"), filepath.Join(base, "theirs")
-	orphan(t, mode, theirs)
-	time.Sleep(time.Minute)
-	l := open(t, mode, own)
-	require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 1))
-	require.NoError(t, l.Close(context.Background()))
-
-	cfg := testConfig(own, func(c *Config) { c.Adopt = filepath.Join(base, "*") })
-	dying := cfg
-	dying.step = m.step
-	if l, err := openMode(dying, mode); err == nil {
-		abandon(l)
-	}
-	if n := len(m.steps); n > 0 {
-		where += " (" + m.steps[n-1] + ")"
-	}
-	l, err := openMode(cfg, mode)
-	require.NoError(t, err, where)
-	defer l.Close(context.Background())
-	synctest.Wait()
-	wantAdopted(t, l, where)
-	require.NotContains(t, healthText(l), "adopt", where)
-	_, err = os.Stat(filepath.Join(theirs, formatFile))
-	require.ErrorIs(t, err, os.ErrNotExist, where)
-	l.adoptOrphans()
-	wantAdopted(t, l, where)
-	require.NoError(t, l.Close(context.Background()))
-
-	l, err = openMode(cfg, mode)
-	require.NoError(t, err, where)
-	defer l.Close(context.Background())
-	synctest.Wait()
-	wantAdopted(t, l, where)
-	require.EqualValues(t, 12, sum(deliver(t, l, 0, sink.Delivered), "calls", "acme"), where)
-	require.NoError(t, l.foldSettled())
-	require.NoError(t, l.Health(), where)
 }
