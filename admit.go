@@ -25,6 +25,7 @@ type Decision struct {
 	Caller  Caller          // with the subject that is billed
 	Verdict license.Verdict // zero without a Checker
 	Refusal *RefusedError   // nil: let through
+	Over    bool            // let through, though it takes the subject past a soft quota
 	Shadow  bool            // Config.Shadow: let through in spite of Refusal
 }
 
@@ -32,7 +33,7 @@ type Decision struct {
 // could not be identified, nil if they could.
 //
 // The order is what a refusal costs: nothing is asked about a caller who can't be
-// one, and what the Checker refuses takes nothing of the subject's rate.
+// one, and what the Checker or the quota refuses takes nothing of the subject's rate.
 func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Caller, unknown *RefusedError) error {
 	m := f.meter
 	if err := f.cannotCount(); err != nil { // before the work, not after it
@@ -55,11 +56,23 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 		c.subject, refusal = f.check(ctx, &c.caller, &verdict, &read)
 	}
 	if refusal == nil && cfg.limiter != nil {
-		refusal = c.take(cfg, read.since(m.start))
+		c.account = cfg.limiter.account(c.subject)
+	}
+	over := false
+	if refusal == nil && (f.limit != nil || verdict.Quota != nil || f.ledger.Tallied()) {
+		if over, refusal = c.reserve(ctx, cfg, verdict.Quota); refusal != nil {
+			c.account = nil // nothing is taken of it, or told
+		}
+	}
+	if refusal == nil && cfg.limiter != nil {
+		if refusal = c.take(cfg, read.since(m.start)); refusal != nil {
+			c.release()
+			c.tally = nil // under Shadow the call goes on
+		}
 	}
 	f.decisions.note(refusal)
 	if m.cfg.OnDecision != nil {
-		f.tell(ctx, Decision{f.name, c.Caller(), verdict, refusal, m.cfg.Shadow})
+		f.tell(ctx, Decision{f.name, c.Caller(), verdict, refusal, over, m.cfg.Shadow})
 	}
 	if refusal != nil && !m.cfg.Shadow {
 		return refusal
@@ -96,7 +109,6 @@ func (c *clock) since(start time.Time) time.Time {
 
 // take takes one call of the subject's allowance.
 func (c *Call) take(cfg *callConfig, now time.Time) *RefusedError {
-	c.account = cfg.limiter.account(c.subject)
 	ok := c.account.tokens.AllowN(now, 1)
 	if !ok || cfg.tellsRate {
 		c.left = c.account.tokens.TokensAt(now)
@@ -256,6 +268,7 @@ func (f *Feature) refusal(reason license.Reason, subject string, cause error) *R
 const (
 	refused  = "meter: calls are refused (told once a minute)"
 	unbilled = "meter: calls run that nobody is billed for (told once a minute)"
+	untold   = "meter: thresholds are not told (told once a minute)"
 	unheard  = "meter: decisions are not heard (told once a minute)"
 )
 

@@ -30,6 +30,7 @@ type Line struct {
 	Voided         int64 // written off by an operator
 	Superseded     int64 // a Last made obsolete by a newer one
 	Damaged        int64 // lost by a disk
+	Duplicates     int64 // events seen again since Open, which are not units: outside the sum, the same on every route
 }
 
 // unaccounted is what the terms miss of what was accepted.
@@ -51,11 +52,17 @@ func (b Books) Check() error {
 	return errors.Join(faults...)
 }
 
-// String is an aligned table, with a total per route when it has several features.
+// String is an aligned table, with a total per route when it has several features,
+// and a column of duplicates when there are any.
 func (b Books) String() string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "feature\troute\taccepted\tpending\tdelivered\tin doubt\trejected\tvoided\tsuperseded\tdamaged\t")
+	again := slices.ContainsFunc(b, func(l Line) bool { return l.Duplicates > 0 })
+	duplicates := ""
+	if again {
+		duplicates = "duplicates\t"
+	}
+	fmt.Fprintln(w, "feature\troute\taccepted\tpending\tdelivered\tin doubt\trejected\tvoided\tsuperseded\tdamaged\t"+duplicates)
 	sorted := slices.SortedFunc(slices.Values(b), func(x, y Line) int {
 		return cmp.Or(cmp.Compare(x.Route, y.Route), cmp.Compare(x.Feature, y.Feature))
 	})
@@ -66,11 +73,11 @@ func (b Books) String() string {
 		}
 		total := Line{Feature: "total", Route: rest[0].Route}
 		for _, l := range rest[:n] {
-			l.print(w)
+			l.print(w, again)
 			total.add(l)
 		}
 		if n > 1 {
-			total.print(w)
+			total.print(w, again)
 		}
 		rest = rest[n:]
 	}
@@ -87,11 +94,16 @@ func (l *Line) add(o Line) {
 	l.Voided += o.Voided
 	l.Superseded += o.Superseded
 	l.Damaged += o.Damaged
+	l.Duplicates += o.Duplicates
 }
 
-func (l *Line) print(w *tabwriter.Writer) {
+func (l *Line) print(w *tabwriter.Writer, duplicates bool) {
 	cells := []string{l.Feature, l.Route}
-	for _, n := range []int64{l.Accepted, l.Pending, l.Delivered, l.InDoubt, l.Rejected, l.Voided, l.Superseded, l.Damaged} {
+	columns := []int64{l.Accepted, l.Pending, l.Delivered, l.InDoubt, l.Rejected, l.Voided, l.Superseded, l.Damaged}
+	if duplicates {
+		columns = append(columns, l.Duplicates)
+	}
+	for _, n := range columns {
 		cells = append(cells, strconv.FormatInt(n, 10))
 	}
 	row := strings.Join(cells, "\t") + "\t"

@@ -28,8 +28,11 @@ type Call struct {
 	subject string // who is billed; "": nobody, under Config.Shadow
 	dims    *dimensions
 	preset  int64
-	account *account // nil: not limited
-	left    float64  // of the account's tokens, if callConfig.tellsRate
+	account *account      // nil: not limited
+	left    float64       // of the account's tokens, if callConfig.tellsRate
+	tally   *ledger.Tally // of the subject; nil: no quota
+	held    atomic.Int64  // of the quota
+	repeat  string        // IdempotencyKey of the request; "": none
 
 	state atomic.Int64
 	once  sync.Once
@@ -60,8 +63,10 @@ func (c *callContext) String() string {
 }
 
 // Begin begins a call by the caller of ctx (see [WithCaller]): it asks the
-// Checker, holds the caller to Rate, and returns a context that carries the call.
-// It always ends with Commit or Cancel:
+// Checker, reserves what the call may use of the subject's quota (see [Limit] and
+// [Hold]), holds the caller to Rate, and returns a context that carries the call. It
+// always ends with Commit or Cancel; one that never does keeps what it has reserved
+// until the process ends:
 //
 //	ctx, call, err := report.Begin(ctx)
 //	defer call.Cancel()
@@ -71,9 +76,10 @@ func (c *callContext) String() string {
 //	…
 //	return call.Commit()
 //
-// Guarantee: nothing is counted before Commit. A nested call inherits the caller
-// and is checked for its own feature.
-// Blocking: as the Checker does.
+// Guarantee: nothing is counted before Commit. However many calls begin at once, this
+// process lets none through that would take the subject past its limit. A nested call
+// inherits the caller and is checked for its own feature.
+// Blocking: as the Checker and Limit do.
 // Errors: *RefusedError: the caller may not, or may not now; its cause is
 // ErrNoCaller when there is nobody to bill. ErrKind: the feature is no Sum.
 // ErrName: a bad dimension. ErrQuantity: a bad option. With an error, the context
@@ -211,7 +217,7 @@ func (c *Call) commit() error {
 	if !ok {
 		return fmt.Errorf("%w: the call was canceled", ErrNotMetered)
 	}
-	return c.count(n)
+	return c.count(n, true)
 }
 
 // settle is Commit for the wrappers: that the callee has canceled its call is no
@@ -223,12 +229,17 @@ func (c *Call) settle() error {
 	return nil
 }
 
-// count brings n to the ledger.
-func (c *Call) count(n int64) error {
+// count brings n to the ledger. It is the last of the call if ends.
+func (c *Call) count(n int64, ends bool) error {
 	switch {
 	case c.subject == "":
 		c.feature.giveAway(n) // Config.Shadow: nobody to bill, as OnDecision was told
 		return nil
+	case c.repeat != "":
+		defer c.release() // counted, it is part of what was used; repeated, it was before
+		return c.countOnce(n)
+	case c.tally != nil:
+		return c.countHeld(n, ends)
 	case c.dims != nil:
 		s, err := c.feature.series(c.subject, c.dims)
 		if err != nil {
@@ -245,7 +256,7 @@ func (c *Call) count(n int64) error {
 // does nothing, so that it can be deferred at once. What runs inside [Middleware],
 // [Wrap], [Do] or [DoValue] may cancel its call, to give this one away.
 func (c *Call) Cancel() {
-	if c != nil {
-		c.move(func(int64) int64 { return canceled })
+	if c != nil && c.move(func(int64) int64 { return canceled }) {
+		c.release()
 	}
 }

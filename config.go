@@ -36,6 +36,14 @@ type Config struct {
 	// is none. nil: nobody is checked, and callers must bring a Subject. Shutdown
 	// closes it if it is an io.Closer.
 	Checker license.Checker
+	// EventWindow is how long an Event's ID is remembered, in this directory, over
+	// restarts, too; in memory up to a fourth longer. An ID takes at most 64 bytes of
+	// memory, 32 more while its Window runs, and as long at most 128 on disk, then 64.
+	// Each Window in which events were counted keeps its file, of 4 KiB and some 128
+	// bytes a series beside them, for EventWindow: where windows are much shorter than a
+	// minute, make that shorter, too. All this counts to MaxDisk, and no ID is forgotten
+	// for lack of room. 0: 24 h.
+	EventWindow time.Duration
 	// Identify is the default of every Middleware. nil: each names its own.
 	Identify Identify
 	// Instance tells apart processes that count for the same subjects at the same
@@ -111,6 +119,9 @@ type Route struct {
 
 func (c Config) withDefaults() Config {
 	c.Sinks = slices.Clone(c.Sinks)
+	if c.EventWindow == 0 {
+		c.EventWindow = 24 * time.Hour
+	}
 	if c.LockWait == 0 {
 		c.LockWait = 30 * time.Second
 	}

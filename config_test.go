@@ -72,6 +72,7 @@ func TestOpenRefusesBadConfigs(t *testing.T) {
 		"negative lock wait": {Config{Dir: InMemory, LockWait: -2}, []string{"Config.LockWait: -2ns: must not be negative, except meter.NoWait"}},
 		"bad glob":           {Config{Dir: "d", Adopt: "[a"}, []string{"Config.Adopt"}},
 		"adopt in memory":    {Config{Dir: InMemory, Adopt: "a*"}, []string{"Config.Adopt"}},
+		"bad event window":   {Config{Dir: InMemory, EventWindow: -1}, []string{"Config.EventWindow: -1ns: must not be negative"}},
 		"all at once": {Config{MaxDisk: -1, Retain: -1, Window: -2, Sync: -3, LockWait: -4, Sinks: []Route{{}, {Name: "a"}, route("a")}},
 			[]string{"Config.Dir", "MaxDisk", "Retain", "Window", "Sync", "LockWait", "Sinks[0].Name", "Sinks[0]", "Sinks[1]", "Sinks[2].Name"}},
 	} {
@@ -123,11 +124,12 @@ func TestDefaults(t *testing.T) {
 	require.NotNil(t, c.Logger)
 	c.Logger = nil
 	require.Equal(t, Config{
-		Dir:      InMemory,
-		LockWait: 30 * time.Second,
-		MaxDisk:  1 << 30,
-		Sync:     time.Second,
-		Window:   time.Minute,
+		Dir:         InMemory,
+		EventWindow: 24 * time.Hour,
+		LockWait:    30 * time.Second,
+		MaxDisk:     1 << 30,
+		Sync:        time.Second,
+		Window:      time.Minute,
 	}, c)
 }
 

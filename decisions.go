@@ -60,7 +60,7 @@ func (f *Feature) giveAway(n int64) {
 // decisionMetrics are observed when a reader collects, so that a call pays an
 // atomic add.
 type decisionMetrics struct {
-	decided, unbilled metric.Int64ObservableCounter
+	decided, unbilled, over metric.Int64ObservableCounter
 }
 
 func (in *instruments) decisions() {
@@ -72,7 +72,11 @@ func (in *instruments) decisions() {
 		in.unbilled, in.err = in.meter.Int64ObservableCounter("meter.unbilled",
 			metric.WithDescription("Units of calls that Config.Shadow let through with nobody to bill."))
 	}
-	in.observables = append(in.observables, in.decided, in.unbilled)
+	if in.err == nil {
+		in.over, in.err = in.meter.Int64ObservableCounter("meter.overage",
+			metric.WithDescription("Units counted beyond a subject's quota."))
+	}
+	in.observables = append(in.observables, in.decided, in.unbilled, in.over)
 }
 
 func (in *decisionMetrics) observe(o metric.Observer, shadow bool, all []*Feature) {
@@ -83,6 +87,9 @@ func (in *decisionMetrics) observe(o metric.Observer, shadow bool, all []*Featur
 				o.ObserveInt64(in.decided, n, metric.WithAttributeSet(attribute.NewSet(
 					name, attribute.String("meter.decision", outcomes[i]), attribute.Bool("meter.shadow", shadow))))
 			}
+		}
+		if n := f.ledger.Over(); n > 0 {
+			o.ObserveInt64(in.over, n, metric.WithAttributeSet(attribute.NewSet(name)))
 		}
 		if n := f.decisions.unbilled.Load(); n > 0 {
 			o.ObserveInt64(in.unbilled, n, metric.WithAttributeSet(attribute.NewSet(name)))

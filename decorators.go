@@ -93,7 +93,8 @@ func (c *Call) end(cfg *callConfig, returned bool, err error) error {
 // element v without an error, right before it is yielded, so that a process that
 // is killed mid-way loses nothing. Each iteration is one call of f: it is checked
 // once, at its start, and ends when the consumer stops. Instead of Quantity and
-// Hold, weigh decides; CountWhen is asked per element, with its error. Seq panics
+// Hold, weigh decides what counts: they say only what is reserved of a quota at the
+// start, and elements beyond it count, too. CountWhen is asked per element, with its error. Seq panics
 // when seq is nil.
 //
 // Errors yielded, each with a zero element and as the last: those of Begin; those
@@ -120,7 +121,7 @@ func Seq[T any](ctx context.Context, f *Feature, seq iter.Seq2[T, error], weigh 
 				if weigh != nil {
 					n = weigh(v)
 				}
-				if err := call.count(n); errors.Is(err, ErrUnsynced) {
+				if err := call.count(n, false); errors.Is(err, ErrUnsynced) {
 					f.notCounted(ctx, call, err)
 				} else if err != nil {
 					yield(zero, err)

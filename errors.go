@@ -10,7 +10,7 @@ import (
 	"github.com/inprocess/meter/license"
 )
 
-// From Add, Set and Commit an error means: not counted. The one exception is
+// From Add, Set, AddEvent and Commit an error means: not counted. The one exception is
 // ErrUnsynced.
 var (
 	// ErrClosed: the meter was shut down.
@@ -23,13 +23,15 @@ var (
 	ErrFull = ledger.ErrFull
 	// ErrUnsynced: counted, but not yet safe from power loss. Don't repeat.
 	ErrUnsynced = ledger.ErrUnsynced
-	// ErrName: a feature, subject or dimension is empty, too long or has characters
-	// that don't belong.
+	// ErrName: a feature, subject, dimension or event ID is empty, too long or has
+	// characters that don't belong.
 	ErrName = ledger.ErrName
 	// ErrQuantity: negative, or more than a window can hold (2^53-1).
 	ErrQuantity = ledger.ErrQuantity
 	// ErrKind: Add is for Sum, Set is for Max and Last.
 	ErrKind = ledger.ErrKind
+	// ErrConflict: an event with this ID was counted, with another quantity or subject.
+	ErrConflict = ledger.ErrConflict
 	// ErrNoCaller: nobody to bill. It comes as the cause of a *RefusedError.
 	ErrNoCaller = errors.New("meter: nobody to bill")
 	// ErrNotMetered: there is no call around, or it has ended.
@@ -45,6 +47,7 @@ type RefusedError struct {
 	Reason           license.Reason // why
 	RetryAfter       time.Duration  // after which trying again may help; 0: not known
 	Cause            error          // what was found, for logs; may be nil
+	Total            *Total         // how the subject stands, when a quota of this process is in the way; else nil
 
 	challenge string // for WWW-Authenticate
 }

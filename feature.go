@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
 	"github.com/inprocess/meter/sink"
@@ -22,6 +21,8 @@ type Feature struct {
 	ledger     *ledger.Feature
 	calls      callConfig // defaults of the call sites
 	limiters   *limiters
+	limit      limitFunc  // nil: only verdicts have quotas
+	quotaName  string     // of the policy that tells clients of quotas
 	decisions  *decisions // nil without Config.MeterProvider
 }
 
@@ -48,7 +49,7 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	defer m.mu.Unlock()
 	known := m.features[name]
 	if known != nil {
-		cfg.calls = known.calls
+		cfg.calls, cfg.limit = known.calls, known.limit
 	}
 	for _, o := range opts {
 		o.applyFeature(&cfg)
@@ -69,10 +70,11 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 		return known
 	}
 	f := *known
-	f.calls = cfg.calls
+	f.calls, f.limit = cfg.calls, cfg.limit
 	if err := f.calls.wire(&f); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
+	f.watch(cfg.thresholds)
 	return &f
 }
 
@@ -93,13 +95,15 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 	if err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
-	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{feature: name}}
+	f := &Feature{meter: m, name: name, unit: cfg.unit, kind: cfg.kind, ledger: counted, calls: cfg.calls, limiters: &limiters{feature: name},
+		limit: cfg.limit, quotaName: quoted(name + "-quota")}
 	if m.telemetry != nil {
 		f.decisions = &decisions{}
 	}
 	if err := f.calls.wire(f); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
+	f.watch(cfg.thresholds)
 	return f
 }
 
@@ -178,25 +182,6 @@ func (f *Feature) series(subject string, d *dimensions) (*ledger.Series, error) 
 		return nil, d.err
 	}
 	return f.ledger.Series(subject, d.values)
-}
-
-// Total is what this directory counted for subject in the running period, all
-// dimensions together. Other processes count in directories of their own.
-//
-// Blocking: no.
-func (f *Feature) Total(subject string) Total {
-	n, start, end := f.ledger.Total(subject)
-	return Total{Quantity: n, Limit: -1, Start: start, End: end}
-}
-
-// Total is a subject's use of a feature in one period: the calendar month in UTC.
-//
-// Concurrency: a plain value.
-type Total struct {
-	Quantity   int64     // units counted
-	Held       int64     // always 0: this version has no quotas
-	Limit      int64     // always -1, none: this version has no quotas
-	Start, End time.Time // the period, [Start, End)
 }
 
 // Counter returns the fastest way to count a Sum for one subject, without

@@ -76,6 +76,7 @@ type limiter struct {
 type account struct {
 	tokens *rate.Limiter
 	series atomic.Pointer[ledger.Series] // nil: nothing was counted yet
+	tally  atomic.Pointer[ledger.Tally]  // nil: no quota was looked for yet
 	used   atomic.Bool                   // since it was last spared from eviction
 }
 

@@ -139,6 +139,7 @@ func (c *Config) forLedger(routes []ledger.Route, apart time.Duration) ledger.Co
 		Window:         c.Window,
 		Sync:           c.Sync,
 		Retain:         c.Retain,
+		EventWindow:    c.EventWindow,
 		LockWait:       max(c.LockWait, 0),
 		MinWindow:      apart,
 		Instance:       uint8(c.Instance),

@@ -119,16 +119,19 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, rate := h.exchange()
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
-	who, unknown := h.who(r)
+	who, unknown := h.feature.who(h.identify, r)
 	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
-	if rate != nil && x.ctx.call.account != nil {
-		h.cfg.limiter.fields.write(w.Header(), rate, x.ctx.call.left)
+	if err == nil && h.cfg.keyed {
+		if x.ctx.call.repeat, err = idempotencyKey(r.Header); err != nil {
+			x.ctx.call.Cancel() // and free what it holds
+		}
 	}
 	if err != nil {
+		h.tell(w, x, rate, err)
 		h.refuse(w, r, err)
 		return
 	}
-	inner := r.WithContext(&x.ctx)
+	inner := r // until there is one
 	returned := false
 	defer func() {
 		// The server removes the files of the form it knows, the outer request's.
@@ -146,8 +149,26 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(v)
 		}
 	}()
+	h.tell(w, x, rate, nil)
+	inner = r.WithContext(&x.ctx)
 	h.next.ServeHTTP(x.writer.shaped(), inner)
 	returned = true
+}
+
+// tell tells the client how it stands with rate and quota.
+func (h *metered) tell(w http.ResponseWriter, x *exchange, rate *rateText, err error) {
+	call := &x.ctx.call
+	if rate != nil && call.account != nil {
+		h.cfg.limiter.fields.write(w.Header(), rate, call.left)
+	}
+	if h.feature.meter.cfg.Shadow {
+		return
+	}
+	if call.tally != nil {
+		h.feature.tellQuota(w.Header(), totalOf(call.tally.Standing()))
+	} else if refusal, ok := err.(*RefusedError); ok && refusal.Total != nil { //nolint:errorlint // it is admit's own
+		h.feature.tellQuota(w.Header(), *refusal.Total)
+	}
 }
 
 func (h *metered) exchange() (*exchange, *rateText) {
@@ -158,21 +179,22 @@ func (h *metered) exchange() (*exchange, *rateText) {
 	return &exchange{}, nil
 }
 
-func (h *metered) who(r *http.Request) (Caller, *RefusedError) {
-	who, err := h.identify(r)
+// who finds the caller of a request.
+func (f *Feature) who(identify Identify, r *http.Request) (Caller, *RefusedError) {
+	who, err := identify(r)
 	if err == nil {
 		return who, nil
 	}
 	if refusal, ok := errors.AsType[*RefusedError](err); ok {
 		if refusal != nil {
 			named := *refusal
-			named.Feature = h.feature.name
+			named.Feature = f.name
 			return who, &named
 		}
 		err = errNilRefusal
 	}
-	h.feature.warn(r.Context(), refused, "Identify failed", err)
-	return who, h.feature.refusal(license.Unavailable, who.Subject, err)
+	f.warn(r.Context(), refused, "Identify failed", err)
+	return who, f.refusal(license.Unavailable, who.Subject, err)
 }
 
 // errNilRefusal is a common slip: a variable of type *RefusedError, returned as an
@@ -193,13 +215,17 @@ func (h *metered) end(x *exchange, r *http.Request, result Result) {
 		return
 	}
 	h.feature.notCounted(r.Context(), call, err)
-	if result.Status == 0 && !result.Hijacked && !result.Panicked && !result.Gone && !errors.Is(err, ErrUnsynced) {
+	if result.Status == 0 && !result.Hijacked && !result.Panicked && !result.Gone && !errors.Is(err, ErrUnsynced) && !errors.Is(err, ErrConflict) {
 		h.refuse(x.writer.ResponseWriter, r, h.feature.refusal(license.Unavailable, call.subject, err))
 	}
 }
 
 // notCounted tells the log what no caller can be told any more.
 func (f *Feature) notCounted(ctx context.Context, c *Call, err error) {
+	if errors.Is(err, ErrConflict) {
+		f.meter.log().WarnContext(ctx, "meter: call not counted again: its Idempotency-Key was used before for another quantity, which stands", "feature", f.name, "subject", c.subject, "quantity", c.Quantity())
+		return
+	}
 	if errors.Is(err, ErrUnsynced) {
 		f.meter.log().WarnContext(ctx, "meter: call counted, but not yet safe from power loss", "feature", f.name, "subject", c.subject, "error", err)
 		return

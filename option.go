@@ -27,9 +27,11 @@ type Option interface {
 }
 
 type featureConfig struct {
-	kind  sink.Kind
-	unit  string
-	calls callConfig
+	kind       sink.Kind
+	unit       string
+	limit      limitFunc
+	thresholds *thresholds
+	calls      callConfig
 }
 
 type callConfig struct {
@@ -38,9 +40,11 @@ type callConfig struct {
 	refuse    func(http.ResponseWriter, *http.Request, error) // nil: WriteProblem
 	preset    int64                                           // counted unless the callee sets another
 	held      int64                                           // reserved of the quota
+	holds     bool                                            // by Hold; else preset is reserved
 	rate      *allowance                                      // nil: any rate
 	limiter   *limiter                                        // for rate, from the feature
 	tellsRate bool                                            // Middleware answers with RateLimit fields
+	keyed     bool                                            // Middleware counts the calls of one Idempotency-Key once
 }
 
 type featureOption func(*featureConfig)
@@ -73,16 +77,21 @@ func CountWhen(rule func(Result) bool) Option {
 // Quantity is counted by a call whose callee sets no other. Default: 1. 0 makes a
 // call that is checked, and free. Negative is ErrQuantity, at wiring a panic.
 func Quantity(n int64) Option {
-	return callOption(func(c *callConfig) { c.preset, c.held = n, 0 })
+	return callOption(func(c *callConfig) { c.preset, c.held, c.holds = n, 0, false })
 }
 
-// Hold is for calls whose quantity is known only while they run: it counts only
-// what the callee has set with SetQuantity or AddQuantity; if nothing, then
-// nothing. n is the most that is expected; more counts in full. This version has
-// no quotas to reserve n from, so any n does the same. Hold and Quantity replace
-// each other. Negative is ErrQuantity, at wiring a panic.
+// Hold is for calls whose quantity is known only while they run: it reserves n units
+// of the subject's quota until the call ends, and counts only what the callee has set
+// with SetQuantity or AddQuantity; if nothing, then nothing. The rest is free again in
+// the same moment. n should be the most that is expected: more counts in full, and may
+// take the subject past its limit. Hold(0) reserves nothing, and is refused once the
+// quota is used up.
+//
+// A hold takes no room and no disk, and ends with the process. Without a quota there is
+// nothing to reserve from. Hold and Quantity replace each other. Negative is
+// ErrQuantity, at wiring a panic.
 func Hold(n int64) Option {
-	return callOption(func(c *callConfig) { c.preset, c.held = 0, n })
+	return callOption(func(c *callConfig) { c.preset, c.held, c.holds = 0, n, true })
 }
 
 // Rate lets each subject make l calls of the feature a second, and burst at once;

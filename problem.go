@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/inprocess/meter/license"
 )
 
-// problem is the body of RFC 9457, with two members of our own.
+// problem is the body of RFC 9457, with members of our own.
 type problem struct {
 	Type    string         `json:"type"`
 	Title   string         `json:"title"`
@@ -18,6 +19,10 @@ type problem struct {
 	Detail  string         `json:"detail,omitempty"`
 	Reason  license.Reason `json:"reason,omitempty"`
 	Feature string         `json:"feature,omitempty"`
+	Limit   *int64         `json:"limit,omitempty"` // the rest only if a quota is in the way
+	Used    *int64         `json:"used,omitempty"`
+	Held    int64          `json:"held,omitempty"`
+	Reset   *time.Time     `json:"reset,omitempty"`
 }
 
 // reasonDocs is where a reason is documented: the type of its problem.
@@ -38,15 +43,22 @@ var reasons = map[license.Reason]struct{ name, detail string }{
 // cannotCount is the detail when it is not the license that is in the way.
 const cannotCount = "The use can't be counted right now; try again later."
 
+// quotaTooSmall is the detail when something is left.
+const quotaTooSmall = "What is left of the quota of this period is too little for this request."
+
 // WriteProblem answers a request with err as RFC 9457, application/problem+json: a
-// *RefusedError with its status and reason, 500 without details for any other
-// error. 401 carries WWW-Authenticate; 429 carries Retry-After in whole seconds,
-// rounded up, at least 1, and 503 does if the time is known. Neither keys nor the
+// *RefusedError with its status and reason, 400 for an Idempotency-Key that is none
+// (see [IdempotencyKey]), 500 without details for any other error. 401 carries
+// WWW-Authenticate; 429 carries Retry-After in whole seconds, rounded up, at least 1,
+// and 503 does if the time is known. Where a quota of this process is in the way, the
+// problem has the members limit and used, in units, held, what running calls have
+// reserved, and reset, the end of the period. Neither keys nor the
 // error's cause are shown. Call it before anything else was written.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
 	p := problem{Type: "about:blank", Status: http.StatusInternalServerError}
-	if refused, ok := errors.AsType[*RefusedError](err); ok && refused != nil {
+	refused, ok := errors.AsType[*RefusedError](err)
+	if refused != nil {
 		p = describe(refused)
 		switch p.Status {
 		case http.StatusUnauthorized:
@@ -62,8 +74,13 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 			}
 		}
 	}
+	if !ok { // a nil one has no methods
+		if bad, ok := errors.AsType[*badIdempotencyKey](err); ok {
+			p.Status, p.Detail = http.StatusBadRequest, "The "+idempotencyHeader+" field "+bad.why+"."
+		}
+	}
 	p.Title = http.StatusText(p.Status)
-	body, _ := json.Marshal(p) // strings and an int can't fail
+	body, _ := json.Marshal(p) // such plain values can't fail
 	for _, stale := range []string{"Content-Encoding", "Content-Length", "Etag", "Last-Modified"} {
 		h.Del(stale) // of the answer that the handler had in mind
 	}
@@ -81,13 +98,24 @@ func describe(e *RefusedError) problem {
 	if e.Reason == license.Unavailable && (errors.Is(e.Cause, ErrFull) || errors.Is(e.Cause, ErrClosed)) {
 		known.detail = cannotCount
 	}
-	return problem{
+	p := problem{
 		Type:    reasonDocs + known.name,
 		Status:  e.Status(),
 		Detail:  known.detail,
 		Reason:  e.Reason,
 		Feature: e.Feature,
 	}
+	if t := e.Total; t != nil {
+		used := t.Used + t.Quantity
+		p.Limit, p.Used, p.Held = &t.Limit, &used, t.Held
+		if !t.End.IsZero() {
+			p.Reset = &t.End
+		}
+		if p.Detail = quotaTooSmall; t.Left() == 0 {
+			p.Detail = known.detail
+		}
+	}
+	return p
 }
 
 // authenticate is the challenge that a 401 must carry.

@@ -61,22 +61,22 @@ func (f *rateFields) write(h http.Header, t *rateText, left float64) {
 		b = strconv.AppendInt(b, wholeSeconds(next), 10)
 	}
 	t.policy[0], t.limit[0] = f.policy, unsafe.String(unsafe.SliceData(b), len(b))
-	f.set(h, policyField, t.policy[:])
-	f.set(h, limitField, t.limit[:])
+	setPolicy(h, policyField, f.name, t.policy[:])
+	setPolicy(h, limitField, f.name, t.limit[:])
 }
 
-// set replaces what was told of the same policy.
-func (f *rateFields) set(h http.Header, field string, value []string) {
+// setPolicy replaces what was told of the same policy.
+func setPolicy(h http.Header, field, name string, value []string) {
 	switch before := h[field]; {
-	case len(before) == 0, len(before) == 1 && f.names(before[0]):
+	case len(before) == 0, len(before) == 1 && names(before[0], name):
 		h[field] = value
 	default:
 		h[field] = append(before[:len(before):len(before)], value...)
 	}
 }
 
-func (f *rateFields) names(value string) bool {
-	rest, ok := strings.CutPrefix(value, f.name)
+func names(value, policy string) bool {
+	rest, ok := strings.CutPrefix(value, policy)
 	return ok && strings.HasPrefix(rest, ";")
 }
 

@@ -31,6 +31,7 @@ func newTelemetry(m *Meter) (*telemetry, error) {
 	in.level("meter.superseded", "Levels made obsolete by newer ones.", func(l Line) int64 { return l.Superseded })
 	in.level("meter.damaged", "Units lost by a disk.", func(l Line) int64 { return l.Damaged })
 	in.decisions()
+	in.events()
 	t := &telemetry{}
 	if in.err == nil {
 		t.flushes, in.err = in.meter.Float64Histogram("meter.flush.duration",
@@ -40,6 +41,7 @@ func newTelemetry(m *Meter) (*telemetry, error) {
 		t.registration, in.err = in.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 			in.observe(o, m.Books())
 			in.decisionMetrics.observe(o, m.cfg.Shadow, m.declaredFeatures())
+			in.observeDuplicates(o, m.declaredFeatures())
 			return nil
 		}, in.observables...)
 	}
@@ -67,6 +69,7 @@ func (t *telemetry) stop() {
 
 type instruments struct {
 	decisionMetrics
+	duplicates  metric.Int64ObservableCounter
 	meter       metric.Meter
 	observables []metric.Observable
 	terms       []term

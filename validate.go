@@ -41,6 +41,7 @@ func (c *Config) validate() error {
 	if c.MaxDisk < 0 {
 		f.add("MaxDisk: %d: must not be negative", c.MaxDisk)
 	}
+	f.duration("EventWindow", c.EventWindow)
 	f.duration("LockWait", c.LockWait, named{"meter.NoWait", NoWait})
 	f.duration("Retain", c.Retain)
 	f.duration("Sync", c.Sync, named{"meter.SyncAlways", SyncAlways}, named{"meter.SyncNever", SyncNever})

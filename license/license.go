@@ -116,12 +116,15 @@ type Verdict struct {
 	Quota   *Quota    // nil: no limit
 }
 
-// Quota bounds one feature of one subject in [Start, End). Used is what others
-// are known to have used of it. It is carried, and not enforced yet: a Checker
-// that knows a quota to be used up answers Denied with OverQuota.
+// Quota bounds one feature of one subject in [Start, End); with both zero, in the
+// calendar month in UTC. Start zero: since ever; End zero, or not after Start: not
+// known. A quota whose Start has yet to come bounds the period before it; one whose
+// End has passed goes on from there with the same Limit, and Used 0.
 //
 // Concurrency: a plain value.
 type Quota struct {
-	Limit, Used int64
-	Start, End  time.Time
+	Limit      int64 // in units; below 0: none
+	Used       int64 // what others, in directories of their own, are known to have used
+	Start, End time.Time
+	Soft       bool // more than Limit is let through, counted and reported
 }

@@ -57,6 +57,20 @@ var examples = map[string][]string{
 		"  new      tax-report  200               Cryptolens was asked\n",
 		"  ada      is billed 6\n  bob      is billed 1\n  eve      is billed 0\n  new      is billed 1\n",
 	},
+	"llmproxy": {
+		"ada has bought 1500 tokens a month. A request reserves 500.\n",
+		`hello          200 got 300 tokens; told "tokens-quota";r=1000; then 300 used, 0 held, 1200 left`,
+		`leaves midway  200 got 100 tokens; told "tokens-quota";r=200; then 900 used, 0 held, 600 left`,
+		`"reason":"over-quota","feature":"tokens","limit":1500,"used":1200,"reset":"…"}`,
+		`{"subject":"ada","usage":[{"feature":"tokens","unit":"token","kind":"sum","quantity":1200,"limit":1500,"left":300,`,
+		"Billed to ada: 1200 tokens\n",
+	},
+	"queue": {
+		" of 1000 messages, and killed itself\n",
+		"Acknowledged now: 1000.\n",
+		"ada   ordered 835, billed 835\n   bob   ordered 832, billed 832\n   eve   ordered 833, billed 833\n",
+		"  orders  bills      2500",
+	},
 	"stripe": {
 		"Billing through a stand-in for Stripe within this process",
 		"The event was sent 2 times, for the first reply got lost. The stand-in billed cus_ada: 5\n",

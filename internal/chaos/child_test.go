@@ -34,6 +34,8 @@ type order struct {
 	Script    bool // count a little, flush, shut down and end
 	Linger    bool // not before a window has ended
 	Restarts  bool // shut down and open again every now and then
+	Queue     bool // consume messages, in [From, To)
+	From, To  int
 	Premature bool // acknowledge before counting: a lie that the oracle must find
 }
 
@@ -47,7 +49,11 @@ func TestMain(m *testing.M) {
 	}
 	var o order
 	err := json.Unmarshal([]byte(text), &o)
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.Queue:
+		err = o.consume()
+	default:
 		err = newChild(o).run()
 	}
 	if err != nil {

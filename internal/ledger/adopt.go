@@ -94,6 +94,12 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := l.adoptQuarantine(dir); err != nil {
 		return err
 	}
+	bounds, err := readIfThere(filepath.Join(dir, periodsFile))
+	if err != nil {
+		return err
+	}
+	readPeriods(bounds, all)
+	l.adoptPeriods(all)
 	moved, err := l.moveSegments(dir, waiting)
 	if err != nil {
 		return err
@@ -105,7 +111,7 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := l.adoptRetained(orphan, len(theirs.books) > 0); err != nil {
 		return err
 	}
-	for _, name := range []string{totalsFile, quarantineFile, sinceFile, formatFile, lockFile} {
+	for _, name := range []string{totalsFile, periodsFile, quarantineFile, sinceFile, formatFile, lockFile} {
 		l.store.remove(filepath.Join(dir, name))
 	}
 	os.Remove(dir) // stays if it holds retained or damaged files
@@ -240,8 +246,9 @@ func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, fo
 	l.totals.apply(folds)
 	l.mu.Unlock()
 	for k, u := range all.usages {
-		l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
+		l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
 	}
+	l.resume(all)
 	return nil
 }
 

@@ -20,6 +20,7 @@ type Line struct {
 	Voided         int64
 	Superseded     int64
 	Damaged        int64
+	Duplicates     int64 // events seen again since Open: outside the sum
 }
 
 func (line *Line) add(s state, quantity int64) {
@@ -86,6 +87,11 @@ func (l *Ledger) Books() []Line {
 	}
 	out := make([]Line, 0, len(lines))
 	for _, line := range lines {
+		for _, f := range l.featuresNow() { // a name may have had another kind
+			if f.name == line.Feature {
+				line.Duplicates += f.duplicates.Load()
+			}
+		}
 		out = append(out, *line)
 	}
 	slices.SortFunc(out, func(a, b Line) int {

@@ -16,10 +16,18 @@ type cell struct {
 	// journaled is the word that the journal holds. Guarded by the journal's lock.
 	journaled uint64
 	block     uint32
-	primary   uint32 // of a stripe: the block of the slot that it counts for; else its own block
+	primary   uint32 // of a stripe: the block of the slot that it counts for, marked if it is an event's; else its own block
 }
 
-func (c *cell) stripe() bool { return c.primary != c.block }
+// eventCell marks the primary of an event's cell. Blocks have lower numbers.
+const eventCell = 1 << 31
+
+func (c *cell) stripe() bool { return c.of() != c.block }
+
+func (c *cell) event() bool { return c.primary&eventCell != 0 }
+
+// of is the block of the slot that the cell counts for.
+func (c *cell) of() uint32 { return c.primary &^ eventCell }
 
 // spread holds the further slots of a series that several processors count at
 // once. They fold into one record.
@@ -72,7 +80,8 @@ func (s *Series) divide(seg *segment) {
 	}
 }
 
-// undivide has the series count in one word from the next window on.
+// undivide has the series count in one word, beside its events, from the next
+// window on, and always with its shard's lock held.
 func (s *Series) undivide() {
 	if s.is(undivided) {
 		return
@@ -81,6 +90,7 @@ func (s *Series) undivide() {
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock() // as for spreading: none is under way behind it
 	s.mark(undivided)
+	s.unmark(quick)
 	sh.mu.Unlock()
 }
 
@@ -107,16 +117,31 @@ func (p *place) add(n uint64) result {
 			return res
 		}
 	}
-	limit := seg.limit
-	// Undivided, it gets no stripes any more: that it has none is certain as long as
-	// it counts in this segment.
-	if s.is(undivided) && s.spread.Load() == nil && s.seg.Load() == seg {
-		limit = seg.most
+	if s.is(undivided) {
+		return p.addWhole(s, n)
 	}
 	if s.is(hot) { // whatever the stripes could not take
-		return seg.guard(func() result { return addStubborn(p.word, n, limit) })
+		return seg.guard(func() result { return addStubborn(p.word, n, seg.limit) })
 	}
-	return seg.tryAdd(p.word, n, limit)
+	return seg.tryAdd(p.word, n, seg.limit)
+}
+
+// addWhole counts n for an undivided series: its own word may take all that its
+// events leave. It gets no stripes any more, and that it has none is certain as
+// long as it counts in this segment.
+func (p *place) addWhole(s *Series, n uint64) result {
+	x := s.index()
+	sh := x.shard(x.hash(s.name()))
+	sh.mu.Lock() // as whoever counts an event
+	defer sh.mu.Unlock()
+	limit := p.seg.limit
+	if s.spread.Load() == nil && s.seg.Load() == p.seg {
+		limit = p.seg.most
+		if r := p.seg.room(p.seg.cell(p.cell).block); r != nil {
+			limit -= r.events.Load()
+		}
+	}
+	return p.seg.guard(func() result { return addStubborn(p.word, n, limit) })
 }
 
 // tryAdd counts n in one of the segment's words.

@@ -11,6 +11,7 @@ func (l *Ledger) evictIdle() {
 	}
 	l.evictedIn = month
 	for _, f := range l.featuresNow() {
+		f.forgetIdle()
 		f.dimensioned.evict(l, func(s *Series) bool { return s.idle() })
 		f.plain.evict(l, func(s *Series) bool {
 			s.unlinkEvicted()
@@ -39,9 +40,9 @@ func (x *index) evict(l *Ledger, may func(*Series) bool) {
 	}
 }
 
-// idle reports whether nothing was counted in the running month. The caller holds
-// totalsMu.
-func (s *Series) idle() bool { return s.total == 0 && s.seg.Load() == nil }
+// idle reports whether nothing was counted in the running month, and nothing depends on
+// that. The caller holds totalsMu.
+func (s *Series) idle() bool { return s.total == 0 && s.seg.Load() == nil && !s.is(tallied) }
 
 // unlinkEvicted takes from a subject's series those with dimensions that are evicted.
 // The caller holds totalsMu and the lock of the shard of s.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -15,6 +16,8 @@ type Feature struct {
 	plain       *index // series without dimensions, by subject
 	dimensioned *index // the others, by encoded key
 	declared    bool   // by this process; guarded by Ledger.featuresMu
+	tallies     tallies
+	duplicates  atomic.Int64
 }
 
 // Feature declares a feature: ErrName for a bad name, ErrKind if this process
@@ -137,6 +140,7 @@ func (f *Feature) link(subject string, s *Series) {
 		s.next.Store(plain.next.Load())
 		plain.next.Store(s)
 	}
+	s.inherit(plain)
 }
 
 // Total is what was counted for subject in the running calendar month, UTC, with
@@ -174,8 +178,15 @@ func (s *Series) inMonth(month int32) int64 {
 	}
 	for _, c := range cells {
 		// A sealed word is part of the total already.
-		if word, ok := p.seg.load(c); ok && word&wordSet != 0 && word&wordSealed == 0 {
+		word, ok := p.seg.load(c)
+		if !ok || word&wordSealed != 0 {
+			continue
+		}
+		if word&wordSet != 0 {
 			total = combine(s.feature.kind, total, int64(word&wordCount))
+		}
+		if r := p.seg.room(c.block); r != nil {
+			total += int64(r.events.Load())
 		}
 	}
 	return total

@@ -15,10 +15,12 @@ func (l *Ledger) tidy() {
 	} else {
 		l.health.clear("totals")
 	}
+	l.tidyPeriods()
 	l.settleMerges()
 	l.merge()
 	l.adoptOrphans()
 	l.evictIdle()
+	l.events.forget(time.Now().Unix())
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
 		if sd.flush() == nil && sd.cold() {
@@ -50,7 +52,8 @@ func (sd *sealed) cold() bool {
 func (l *Ledger) foldSettled() error {
 	l.tidying.Lock()
 	defer l.tidying.Unlock()
-	confirming := l.confirming(time.Now())
+	now := time.Now()
+	confirming := l.confirming(now)
 	for {
 		var settled []*sealed
 		var folds []*fold
@@ -62,7 +65,7 @@ func (l *Ledger) foldSettled() error {
 				continue
 			}
 			sd.mu.Lock()
-			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 {
+			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 && !sd.remembers(now) {
 				f, err := sd.foldOf()
 				if err != nil {
 					sd.mu.Unlock()

@@ -32,19 +32,19 @@ type sample struct {
 
 func newSample(merged bool) *sample {
 	h := head{
-		uuid: uuid{7, 7, 7}, generation: 3, merged: merged, start: 1_000_000, end: 1_000_060,
+		uuid: uuid{7, 7, 8}, generation: 3, merged: merged, start: 1_000_000, end: 1_000_060,
 		identity: disk.Identity{Inode: 12, Birth: 34},
 		routes:   []owed{{"main", destinationOf("a")}, {"other", destinationOf("b")}},
 	}
 	if merged {
-		h.uuid, h.inputs = uuid{8, 8, 8}, []uuid{{1}, {2}, {3}, {4}, {5}}
+		h.uuid, h.inputs = uuid{8, 8, 9}, []uuid{{1}, {2}, {3}, {4}, {5}}
 	}
 	s := &sample{slots: make(map[uint32]slot)}
 	var blocks []byte
 	put := func(sh shape, primary uint32, key string, count uint64, o outcomes) uint32 {
 		at := len(blocks)
 		block := uint32(at / blockSize)
-		blocks = append(blocks, make([]byte, int(blocksFor(len(key)))*blockSize)...)
+		blocks = append(blocks, make([]byte, int(sh.blocks())*blockSize)...)
 		putSlot(blocks[at:], h.uuid, block, sh, primary, []byte(key))
 		sealSlot(blocks[at:], h.uuid, count|wordSet)
 		if !sh.stripe() {
@@ -57,6 +57,7 @@ func newSample(merged bool) *sample {
 		block := put(newShape(len(key), sink.Kind(i%3), 0), 0, key, uint64(100+i), outcomes{states: [MaxRoutes]state{state(i + 1), attempted}, first: [MaxRoutes]uint32{uint32(i), 77}})
 		if i == 0 {
 			put(newShape(0, sink.Sum, flagStripe), block, "", 9, outcomes{})
+			put(eventShape, block, "an event, hashed", 11, outcomes{})
 			blocks = append(blocks, make([]byte, 2*blockSize)...) // the end of an extent stays empty
 		}
 	}
@@ -168,6 +169,9 @@ func FuzzJournal(f *testing.F) {
 		c := &cell{block: block, primary: block}
 		if sl.shape.stripe() {
 			c.primary, c.series = sl.primary, cells[sl.primary].series
+			if sl.shape.event() {
+				c.primary |= eventCell
+			}
 		} else {
 			name, _, _, err := decodeKey(sl.key)
 			require.NoError(f, err)
@@ -178,9 +182,11 @@ func FuzzJournal(f *testing.F) {
 	}
 	var entries, more []byte
 	for block, c := range cells {
-		entries = appendEntry(entries, c, uint64(block+1)|wordSet)
+		var id eventID
+		copy(id[:], s.slots[block].key)
+		entries = appendEntry(entries, c, id, uint64(block+1)|wordSet)
 		c.journaled = uint64(block+1) | wordSet
-		more = appendEntry(more, c, s.slots[block].word&^wordSealed)
+		more = appendEntry(more, c, id, s.slots[block].word&^wordSealed)
 	}
 	journal := make([]byte, journalPreamble)
 	copy(journal, journalMagic[:])

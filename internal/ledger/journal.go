@@ -31,6 +31,7 @@ type journal struct {
 	mostBytes int64       // at which the next sync starts another, too
 	closed    bool        // the segment is safe: nothing is left to do
 	buf       []byte
+	named     map[uint32]bool // slots that this file names for their events
 	waiting   rounds[*cell]
 }
 
@@ -67,7 +68,7 @@ func (j *journal) create() error {
 	order.PutUint32(p[8:], formatVersion)
 	copy(p[16:], j.seg.head.uuid[:])
 	order.PutUint32(p[journalPreamble-4:], checksum(j.seg.head.uuid, p[:journalPreamble-4]))
-	j.file, j.end, j.room = f, 0, 0
+	j.file, j.end, j.room, j.named = f, 0, 0, make(map[uint32]bool)
 	j.opened.Store(false)
 	if j.seg.file == nil {
 		// No segment file yet: the journal's own identity tells it from a copy.
@@ -122,7 +123,7 @@ func (j *journal) commit(c *cell) error {
 	if j == nil {
 		return nil
 	}
-	err := j.waiting.join(c, func(cells []*cell) error {
+	return j.waiting.join(c, func(cells []*cell) error {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		return j.write(func(visit func(*cell)) {
@@ -136,10 +137,6 @@ func (j *journal) commit(c *cell) error {
 			}
 		}, false)
 	})
-	if _, ok := j.seg.load(c); err == nil && !ok {
-		return fmt.Errorf("%w: the memory that it was counted in is gone", ErrUnsynced)
-	}
-	return err
 }
 
 // write appends the cells that changed and syncs. The caller holds mu.
@@ -197,7 +194,15 @@ func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
 		if !ok || word == c.journaled {
 			return
 		}
-		j.buf = appendEntry(j.buf, c, word)
+		id, ok := j.seg.eventID(c)
+		if !ok {
+			return
+		}
+		if c.event() && !j.named[c.of()] {
+			j.named[c.of()] = true
+			j.buf = appendName(j.buf, c)
+		}
+		j.buf = appendEntry(j.buf, c, id, word)
 		c.journaled = word
 		if len(j.buf) > 64<<10 {
 			flush()
@@ -267,27 +272,32 @@ func (j *journal) close() {
 }
 
 // appendEntry encodes a cell's absolute value. Names go along the first time; that
-// of a stripe is its series', told by the slot that it counts for.
-func appendEntry(b []byte, c *cell, word uint64) []byte {
+// of a stripe is its series', told by the slot that it counts for. One series has
+// many events: who writes theirs names the series before the first.
+func appendEntry(b []byte, c *cell, id eventID, word uint64) []byte {
 	named := c.journaled == 0
-	if !c.stripe() {
-		return appendSlot(b, c.block, c.series, 0, word, named)
+	switch {
+	case c.event():
+		return appendSlot(b, c.block, eventShape, c.of(), word, named, id[:])
+	case c.stripe():
+		if named {
+			b = appendName(b, c)
+		}
+		return appendSlot(b, c.block, newShape(0, sink.Sum, flagStripe), c.of(), word, named, nil)
 	}
-	if named {
-		b = appendSlot(b, c.primary, c.series, 0, 0, true)
-	}
-	return appendSlot(b, c.block, nil, c.primary, word, named)
+	var buf [256]byte
+	key := c.series.appendKey(buf[:0])
+	return appendSlot(b, c.block, newShape(len(key), c.series.feature.kind, 0), 0, word, named, key)
 }
 
-// appendSlot encodes one slot: of s, or of a stripe if s is nil.
-func appendSlot(b []byte, block uint32, s *Series, primary uint32, word uint64, named bool) []byte {
-	var keyBuf [256]byte
-	var key []byte
-	sh := newShape(0, sink.Sum, flagStripe)
-	if s != nil {
-		key = s.appendKey(keyBuf[:0])
-		sh = newShape(len(key), s.feature.kind, 0)
-	}
+// appendName encodes the slot that a stripe counts for, without a count.
+func appendName(b []byte, c *cell) []byte {
+	var buf [256]byte
+	key := c.series.appendKey(buf[:0])
+	return appendSlot(b, c.of(), newShape(len(key), c.series.feature.kind, 0), 0, 0, true, key)
+}
+
+func appendSlot(b []byte, block uint32, sh shape, primary uint32, word uint64, named bool, key []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(block))
 	b = binary.AppendUvarint(b, uint64(sh))
 	b = binary.AppendUvarint(b, word)

@@ -67,6 +67,7 @@ const (
 	slotTimes   = 32 // uint32 seconds of the first attempt per route
 	slotClaim   = 32 // uint32 while the segment is active: blocks taken by a slot being registered
 	slotPrimary = 36 // uint32 of a stripe: the block of the slot that it counts for
+	slotEvent   = 40 // 16 bytes of an event's stripe: its ID, which is its key
 
 	wordSealed = 1 << 63
 	wordSet    = 1 << 62
@@ -74,6 +75,7 @@ const (
 
 	flagRegistered = 1 << 0
 	flagStripe     = 1 << 1
+	flagEvent      = 1 << 2 // a stripe, too
 )
 
 type shape uint32
@@ -87,6 +89,29 @@ func (s shape) keyLen() int { return int(s & 0xffff) }
 func (s shape) kind() sink.Kind { return sink.Kind(s >> 16) }
 
 func (s shape) stripe() bool { return s>>24&flagStripe != 0 }
+
+func (s shape) event() bool { return s>>24&flagEvent != 0 }
+
+// valid reports whether a slot can have this shape.
+func (s shape) valid() bool {
+	return s.kind() <= sink.Last && (!s.event() || s.stripe() && s.keyLen() == len(eventID{}))
+}
+
+// keyAt is where in a slot's bytes its key stands: behind it, but for an event.
+func (s shape) keyAt() int {
+	if s.event() {
+		return slotEvent
+	}
+	return blockSize
+}
+
+// blocks is how many blocks a slot of this shape takes with its key.
+func (s shape) blocks() uint32 {
+	if s.event() {
+		return 1
+	}
+	return blocksFor(s.keyLen())
+}
 
 // blocksFor is how many blocks a slot and its key take.
 func blocksFor(keyLen int) uint32 { return 1 + uint32((keyLen+blockSize-1)/blockSize) }
@@ -110,7 +135,7 @@ func sealSum(u uuid, word uint64, shapeSum uint32) uint32 {
 
 // putSlot writes a slot and its key at the beginning of b.
 func putSlot(b []byte, u uuid, block uint32, s shape, primary uint32, key []byte) {
-	copy(b[blockSize:], key)
+	copy(b[s.keyAt():], key)
 	if s.stripe() {
 		order.PutUint32(b[slotPrimary:], primary)
 	}
@@ -153,7 +178,7 @@ func scan(blocks []byte, u uuid, sealed bool, found func(slot), damaged func(fir
 		if s, ok := decodeSlot(b, u, i, sealed); ok {
 			flush()
 			found(s)
-			i += blocksFor(len(s.key))
+			i += s.shape.blocks()
 			continue
 		}
 		if allZero(b[:blockSize]) {
@@ -197,13 +222,13 @@ func decodeSlot(b []byte, u uuid, block uint32, sealed bool) (s slot, ok bool) {
 		return s, false
 	}
 	s.block, s.shape = block, shape(order.Uint32(b[slotShape:]))
-	if s.shape == 0 || s.shape.kind() > sink.Last || len(b) < int(blocksFor(s.shape.keyLen()))*blockSize {
+	if s.shape == 0 || !s.shape.valid() || len(b) < int(s.shape.blocks())*blockSize {
 		return s, false
 	}
 	if s.shape.stripe() {
 		s.primary = order.Uint32(b[slotPrimary:])
 	}
-	s.key = b[blockSize : blockSize+s.shape.keyLen()]
+	s.key = b[s.shape.keyAt() : s.shape.keyAt()+s.shape.keyLen()]
 	if order.Uint32(b[slotSum:]) != shapeSum(u, block, s.shape, s.primary, s.key) {
 		return s, false
 	}

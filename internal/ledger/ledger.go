@@ -43,6 +43,7 @@ type Config struct {
 	Window         time.Duration // above 0, or OnFlush
 	Sync           time.Duration // above 0, SyncAlways or SyncNever
 	Retain         time.Duration // how long settled segments are kept for disputes
+	EventWindow    time.Duration // how long an event's ID is remembered; 0: 24 h
 	LockWait       time.Duration // how long Open waits for the directory's owner
 	MinWindow      time.Duration // windows begin at least this far apart; 0: 1 s
 	Instance       uint8         // which of several processes this is; stands in every record
@@ -75,6 +76,7 @@ var (
 	ErrName     = errors.New("meter: bad feature, subject or dimension")
 	ErrQuantity = errors.New("meter: bad quantity")
 	ErrKind     = errors.New("meter: wrong method for the feature's kind")
+	ErrConflict = errors.New("meter: event ID seen with another quantity or subject")
 )
 
 // Ledger counts in one directory, which it owns while it is open, or in memory.
@@ -95,7 +97,9 @@ type Ledger struct {
 
 	store      *store // nil: in memory
 	totals     *totals
+	periods    *periods // nil: in memory
 	quarantine *quarantine
+	events     *events
 	health     health
 
 	features    map[string]*Feature // guarded by featuresMu
@@ -103,6 +107,8 @@ type Ledger struct {
 	featureList atomic.Pointer[[]*Feature]
 
 	active    atomic.Pointer[segment]
+	periodic  atomic.Bool  // some quota has, or had, bounds of its own
+	began     atomic.Int64 // second at which the active segment's window begins
 	closed    atomic.Bool
 	highWater atomic.Int64            // highest second ever seen
 	jumped    atomic.Bool             // the clock fell back in the running window
@@ -161,6 +167,7 @@ func Open(cfg Config) (*Ledger, error) {
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	l.health.log = cfg.Logger
+	l.events = newEvents(cfg.EventWindow)
 	l.featureList.Store(new([]*Feature))
 	l.sealed.Store(new([]*sealed))
 	for i := range l.lanes {
@@ -202,21 +209,28 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if l.store.weak != "" {
 		l.log.Info("meter: the directory's filesystem protects less", "dir", cfg.Dir, "because", l.store.weak)
 	}
-	now := monthOf(time.Now().Unix())
-	l.totals, err = openTotals(l, func(k usageKey, u usage) {
-		if k.month >= now {
-			l.noteUsage([]byte(k.key), k.kind, k.month, u.at, u.quantity)
-		}
-		if k.kind == sink.Last { // settled, so attempted, unless another one was
-			for i := range l.lanes {
-				l.lanes[i].attempted(k.key, u.at-1)
+	l.began.Store(time.Now().Unix())
+	now := monthOf(l.began.Load())
+	l.totals, err = openTotals(l, func(all *fold) {
+		for k, u := range all.usages {
+			if k.month >= now {
+				l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
 			}
+			if k.kind == sink.Last { // settled, so attempted, unless another one was
+				for i := range l.lanes {
+					l.lanes[i].attempted(k.key, u.at-1)
+				}
+			}
+		}
+		if l.periods, err = openPeriods(l.store, all); err == nil {
+			l.resume(all)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	l.highWater.Store(l.totals.highWater)
+	l.began.Store(l.tick())
 	if err := l.store.loadSince(l.retain, len(l.totals.books) > 0, max(time.Now().Unix(), l.totals.highWater)); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
@@ -227,6 +241,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	if err := l.recover(cfg.Dir); err != nil {
 		return err
 	}
+	l.catchUp()
 	if err := l.totals.closeTail(l, l.holds); err != nil {
 		return fmt.Errorf("meter: %w", err)
 	}
@@ -312,7 +327,7 @@ func (l *Ledger) begin() error {
 	if err := l.activate(seg, start); err != nil {
 		return fmt.Errorf("meter: Dir: %w", err)
 	}
-	l.active.Store(seg)
+	l.enter(seg)
 	for i := range l.lanes {
 		nudge(l.lanes[i].ready)
 	}
@@ -360,6 +375,7 @@ func (l *Ledger) Close(context.Context) error {
 			l.spare = nil
 		}
 		err := l.rotate(true)
+		l.syncPeriods()
 		for _, sd := range l.sealedNow() {
 			sd.mu.Lock()
 			err = errors.Join(err, sd.flush())
@@ -385,6 +401,9 @@ func (l *Ledger) release() error {
 	}
 	if l.quarantine != nil {
 		errs = append(errs, l.quarantine.close())
+	}
+	if l.periods != nil {
+		errs = append(errs, l.periods.close())
 	}
 	if l.totals != nil && l.totals.file != nil {
 		errs = append(errs, l.totals.file.Close())

@@ -41,6 +41,7 @@ func (l *Ledger) maintain() {
 		now := time.Now()
 		if l.syncPolicy > 0 {
 			_ = l.active.Load().journal.sync() // a failure shows in Health
+			l.syncPeriods()
 		}
 		if l.inMemoryOnly() {
 			l.background(func() {
@@ -175,12 +176,17 @@ func (l *Ledger) forgetEnds(now time.Time) {
 }
 
 // windowEnd is the end of the window that now falls in. Windows end at whole
-// multiples of their length, and so with every hour, day and month in UTC.
+// multiples of their length, and so most with every hour and day in UTC; all do with
+// the month.
 func (l *Ledger) windowEnd(now time.Time) time.Time {
 	if l.window <= 0 {
 		return time.Time{}
 	}
-	return now.Truncate(l.window).Add(l.window)
+	end := now.Truncate(l.window).Add(l.window)
+	if _, month := monthBounds(monthOf(now.Unix())); month.Before(end) {
+		return month
+	}
+	return end
 }
 
 // windowEndSecond is the end of the window that a second falls in.

@@ -23,6 +23,7 @@ type world struct {
 	dir     string
 	l       *Ledger
 	active  map[modelKey]int64
+	events  map[string]modelEvent
 	began   int64 // start of the active window
 	records []*modelRecord
 	byID    map[string]*modelRecord
@@ -30,6 +31,11 @@ type world struct {
 }
 
 type modelKey struct{ feature, subject string }
+
+type modelEvent struct {
+	subject  string
+	quantity int64
+}
 
 type modelRecord struct {
 	modelKey
@@ -110,6 +116,30 @@ func (w *world) count(feature, subject string, n int64) {
 	require.NoError(w.t, f.Set(subject, n))
 	if kind == sink.Last || !known || n > old {
 		w.active[k] = n
+	}
+}
+
+// event counts one of sixteen events, for whoever and however much it is this time.
+// A program is over before any is forgotten.
+func (w *world) event(subject string, b byte) {
+	f, err := w.l.Feature("calls", sink.Sum)
+	require.NoError(w.t, err)
+	if len(w.active) == 0 {
+		w.began = w.l.active.Load().head.start
+	}
+	id, now := fmt.Sprint(b%16), modelEvent{subject, int64(b / 64)}
+	err = f.event(subject, id, now.quantity)
+	switch before, again := w.events[id]; {
+	case now.quantity == 0:
+		require.NoError(w.t, err)
+	case !again:
+		require.NoError(w.t, err)
+		w.events[id] = now
+		w.active[modelKey{"calls", subject}] += now.quantity
+	case before == now:
+		require.NoError(w.t, err)
+	default:
+		require.ErrorIs(w.t, err, ErrConflict)
 	}
 }
 
@@ -344,7 +374,7 @@ func (w *world) check(op string) {
 		}
 	}
 	got := make(map[string]Line)
-	for _, line := range w.l.Books() {
+	for _, line := range withoutDuplicates(w.l.Books()) {
 		if line != (Line{Feature: line.Feature, Route: line.Route}) {
 			got[line.Feature+line.Route] = line
 		}
@@ -375,7 +405,7 @@ func (w *world) check(op string) {
 
 // operate runs a program of operations, three bytes each.
 func operate(t *testing.T, mode string, dir string, program []byte) {
-	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), byID: make(map[string]*modelRecord)}
+	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord)}
 	w.open()
 	defer func() { w.l.Close(context.Background()) }()
 	for len(program) >= 3 {
@@ -386,6 +416,9 @@ func operate(t *testing.T, mode string, dir string, program []byte) {
 		default:
 			name = "count"
 			w.count([]string{"calls", "peak", "seats"}[a%3], []string{"s0", "s1", "s2"}[a/3%3], int64(b))
+		case 4, 5:
+			name = "event"
+			w.event([]string{"s0", "s1", "s2"}[a%3], b)
 		case 6, 7:
 			name = "rotate"
 			w.rotate()
@@ -459,12 +492,13 @@ func quickDirs(t testing.TB) string {
 }
 
 func FuzzOperations(f *testing.F) {
-	const count, rotate, take, resolve, settle, fold, sleep, reopen = 0, 6, 8, 10, 12, 13, 14, 15
+	const count, event, rotate, take, resolve, settle, fold, sleep, reopen = 0, 4, 6, 8, 10, 12, 13, 14, 15
 	f.Add([]byte{count, 0, 5, count, 1, 6, count, 5, 7, rotate, 0, 0, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 0, 0})
 	f.Add([]byte{count, 3, 5, count, 6, 6, rotate, 0, 0, take, 1, 4, count, 3, 1, reopen, 1, 0, sleep, 25, 0, take, 1, 4, settle, 0, 3, take, 1, 4, resolve, 0, 1, settle, 0, 0})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, count, 5, 6, rotate, 0, 0, count, 5, 7, reopen, 1, 0, reopen, 0, 0, take, 0, 0, resolve, 0, 3, take, 0, 4, resolve, 0, 0xff, take, 0, 4, resolve, 0, 2})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, take, 0, 0, resolve, 0, 1, count, 5, 9, rotate, 0, 0, take, 0, 0, resolve, 0, 0, settle, 0, 3, take, 0, 4})
 	f.Add([]byte{count, 3, 5, rotate, 0, 0, take, 0, 4, count, 3, 6, rotate, 0, 0, take, 0, 4, resolve, 0, 3, take, 0, 0, take, 0, 0, resolve, 0, 1, reopen, 0, 0, settle, 0, 3, settle, 0, 1, fold, 0, 0})
+	f.Add([]byte{event, 0, 65, event, 0, 65, event, 1, 65, rotate, 0, 0, event, 0, 65, event, 1, 130, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, event, 0, 65, event, 1, 130, count, 0, 3})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		program = program[:min(len(program), 300)]
 		for _, mode := range modes[1:] {

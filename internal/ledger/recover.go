@@ -110,6 +110,7 @@ func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sea
 	sd.store, sd.img, sd.copied = st, img, f.copied
 	changed := sd.reconsider()
 	sd.recount()
+	l.events.learn(sd)
 	return sd, l.saveRecovered(sd, f, changed || !wasSealed)
 }
 
@@ -161,7 +162,7 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 			f.head.start = jc.head.start
 		}
 		for block, e := range jc.slots {
-			if e.word&wordSet == 0 && !e.named || block > maxBlocks {
+			if e.word&wordSet == 0 && !e.named || block > maxBlocks || !e.shape.valid() {
 				continue
 			}
 			at := int(block) * blockSize
@@ -174,7 +175,7 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 				if !e.named {
 					continue
 				}
-				if need := at + int(blocksFor(len(e.key)))*blockSize; need > len(blocks) {
+				if need := at + int(e.shape.blocks())*blockSize; need > len(blocks) {
 					blocks = append(blocks, make([]byte, need-len(blocks))...)
 				}
 				clear(blocks[at : at+blockSize])
@@ -325,7 +326,7 @@ func (l *Ledger) noteSealed(sd *sealed) {
 		return
 	}
 	month := monthOf(sd.head.start)
-	if month < monthOf(l.tick()) {
+	if month < monthOf(l.tick()) && !l.periodic.Load() {
 		return
 	}
 	sd.mu.Lock()
@@ -336,13 +337,14 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	defer sd.unload()
 	for _, block := range sd.img.slots {
 		if !sd.img.bad[block] {
-			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.head.end, sd.img.quantity(block))
+			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.head.start, sd.head.end, sd.img.quantity(block))
 		}
 	}
 }
 
-// noteUsage adds to a series' total in the running month.
-func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, at, quantity int64) {
+// noteUsage adds to a series' total in the running month, and to that of a quota's
+// period if the window begins in it; start 0: it is known of the month alone.
+func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, start, at, quantity int64) {
 	feature, subject, dimensions, err := decodeKey(key)
 	if err != nil {
 		return
@@ -355,9 +357,22 @@ func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, at, quantity
 	if err != nil {
 		return
 	}
-	l.totalsMu.Lock()
-	l.note(s, month, at, quantity)
-	l.totalsMu.Unlock()
+	note := func() {
+		l.totalsMu.Lock()
+		l.note(s, month, at, quantity)
+		l.totalsMu.Unlock()
+	}
+	if t := s.tally(); t != nil {
+		t.mu.Lock() // nobody reads the month meanwhile
+		defer t.mu.Unlock()
+		t.recover(month, start, quantity)
+		note()
+		return
+	}
+	note()
+	if t := s.tally(); t != nil {
+		t.catchUp() // it was made meanwhile
+	}
 }
 
 // reportDamage remembers what could not be read, and keeps a copy of it.

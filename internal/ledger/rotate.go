@@ -184,6 +184,7 @@ func (l *Ledger) restamp(seg *segment) {
 			// Unsynced on purpose: until the journal's first entry repeats it, a
 			// power cut leaves an empty segment, and then its window is nobody's.
 			seg.head.start = start
+			l.began.Store(start)
 			if seg.file != nil {
 				_ = writePart(seg.file, openedAt, seg.head.encodeOpened())
 			}
@@ -207,6 +208,14 @@ func (l *Ledger) exclusively(fn func()) {
 	fn()
 }
 
+// enter makes a segment the active one.
+func (l *Ledger) enter(seg *segment) {
+	l.active.Store(seg)
+	if !l.closed.Load() { // else it is of no window
+		l.began.Store(seg.head.start)
+	}
+}
+
 // retire takes old out of use in favor of next.
 func (l *Ledger) retire(old, next *segment) {
 	l.mu.Lock()
@@ -217,7 +226,7 @@ func (l *Ledger) retire(old, next *segment) {
 		next.head.start = max(next.head.start, old.head.start+l.spacing)
 	}
 	l.retired = append(l.retired, old)
-	l.active.Store(next)
+	l.enter(next)
 }
 
 // substitute puts a heap segment in the place of an active one that can't go on.
@@ -240,7 +249,7 @@ func (l *Ledger) replaceActive(seg *segment) bool {
 	atEnd := l.endsAt(seg.head.start, next.head.start)
 	seg.head.atEnd, next.head.afterEnd = atEnd, atEnd
 	l.retired = append(l.retired, seg)
-	l.active.Store(next)
+	l.enter(next)
 	return true
 }
 

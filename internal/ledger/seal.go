@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 
 	"github.com/inprocess/meter/internal/disk"
 	"github.com/inprocess/meter/sink"
@@ -23,7 +24,10 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	}
 	if err != nil {
 		seg.poisoned.Store(true)
-		blocks = seg.rebuild(words)
+		forgotten := 0
+		if blocks, forgotten = seg.rebuild(words); forgotten > 0 {
+			l.health.set("events "+seg.head.uuid.String(), fmt.Errorf("meter: %s with %s is gone (file cut short, or the disk failed): after a restart those events would be counted again if they came again", filepath.Base(seg.path), count(forgotten, "event's ID", "events' IDs")))
+		}
 	}
 	h := seg.head
 	h.end = max(l.nextStartHint(), h.start+1)
@@ -79,7 +83,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 		}
 		words[i] = final(c)
 		if c.stripe() {
-			return // noted with its primary
+			return // noted with its primary, as events are
 		}
 		set, quantity := words[i]&wordSet != 0, words[i]&wordCount
 		if sp := seg.spread(c.block); sp != nil {
@@ -90,6 +94,9 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 			if quantity < coldSpread {
 				c.series.unmark(hot) // a few collisions in a window are not worth the slots
 			}
+		}
+		if r := seg.room(c.block); r != nil && r.events.Load() > 0 {
+			set, quantity = true, quantity+r.events.Load() // no more of them come
 		}
 		if set {
 			l.note(c.series, month, seg.head.start+1, int64(quantity))
@@ -128,21 +135,28 @@ func (seg *segment) cutShort(words []uint64) bool {
 	return true
 }
 
-// rebuild writes the blocks anew from what is on the heap.
-func (seg *segment) rebuild(words []uint64) []byte {
-	blocks := make([]byte, int(seg.next.Load())*blockSize)
+// rebuild writes the blocks anew from what is on the heap, where the IDs of events
+// are not.
+func (seg *segment) rebuild(words []uint64) (blocks []byte, forgotten int) {
+	blocks = make([]byte, int(seg.next.Load())*blockSize)
 	seg.each(func(i int, c *cell) {
 		var key []byte
 		sh := newShape(0, sink.Sum, flagStripe)
 		if !c.stripe() {
 			key = c.series.appendKey(nil)
 			sh = newShape(len(key), c.series.feature.kind, 0)
+		} else if c.event() {
+			if id, ok := seg.eventID(c); ok {
+				sh, key = eventShape, id[:]
+			} else {
+				forgotten++ // it stays counted
+			}
 		}
 		at := blocks[c.block*blockSize:]
-		putSlot(at, seg.head.uuid, c.block, sh, c.primary, key)
+		putSlot(at, seg.head.uuid, c.block, sh, c.of(), key)
 		order.PutUint64(at[slotWord:], words[i])
 	})
-	return blocks
+	return blocks, forgotten
 }
 
 // sealBlocks seals every intact slot in a copy of a segment's blocks.

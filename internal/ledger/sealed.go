@@ -42,6 +42,7 @@ type sealed struct {
 	confirm   time.Time          // until then a biller may take a delivered record back
 	unsettled int                // (record, route) pairs that something may still happen to
 	held      int                // those of them in quarantine
+	events    int                // that it remembers
 	last      [MaxRoutes]int     // unsettled records of kind Last
 	unsent    [MaxRoutes]int     // those of open that were never attempted and are Sums
 	cursor    [MaxRoutes]int     // no sendable record stands before it in img.slots
@@ -71,6 +72,7 @@ type image struct {
 	blocks []byte
 	slots  []uint32          // blocks of the records' slots, in order
 	intact uint32            // slots found, stripes and unset ones included
+	events int               // those of them that are events'
 	extra  map[uint32]uint64 // what stripes add to their primary's count
 	bad    map[uint32]bool   // slots whose count can't be trusted
 }
@@ -107,6 +109,9 @@ func newImage(blocks []byte, u uuid, isSealed bool) (*image, damage) {
 		count := s.word & wordCount
 		switch {
 		case s.shape.stripe():
+			if s.shape.event() {
+				img.events++
+			}
 			if s.badWord {
 				d.counts++
 			} else if s.word&wordSet != 0 {
@@ -196,7 +201,7 @@ func (sd *sealed) setImage(img *image) {
 func (sd *sealed) recount() {
 	sd.tallies = make(map[string]*tally)
 	sd.open, sd.last, sd.cursor = [MaxRoutes]int{}, [MaxRoutes]int{}, [MaxRoutes]int{}
-	sd.unsent, sd.unsettled, sd.held = [MaxRoutes]int{}, 0, 0
+	sd.unsent, sd.unsettled, sd.held, sd.events = [MaxRoutes]int{}, 0, 0, sd.img.events
 	for _, block := range sd.img.slots {
 		o, _ := getOutcomes(sd.img.bytes(block), sd.head.uuid)
 		t := sd.tally(block)

@@ -36,6 +36,7 @@ type segment struct {
 	extents  atomic.Pointer[[]*extent]
 	chunks   atomic.Pointer[[]*chunk]
 	spreads  sync.Map // *spread by the block of the slot that was divided: few
+	rooms    sync.Map // *room by the block of the slot of a series that counts events
 	reserved int64    // bytes of the file; guarded by grow
 
 	grow sync.Mutex // held while extents or chunks are added
@@ -175,7 +176,9 @@ func (seg *segment) register(s *Series) (place, error) {
 		return place{}, err
 	}
 	p := place{series: s, seg: seg, word: seg.word(c.block), cell: i}
-	if s.is(hot) && !s.is(undivided) {
+	if s.is(undivided) {
+		seg.rooms.Store(c.block, &room{whole: true})
+	} else if s.is(hot) {
 		p.spread = seg.divide(s, c.block)
 	}
 	return p, nil
@@ -190,7 +193,7 @@ func (s *Series) appendKey(b []byte) []byte {
 
 // addSlot writes a slot and makes its cell, number i.
 func (seg *segment) addSlot(s *Series, sh shape, primary uint32, key []byte) (i uint32, c *cell, err error) {
-	n := blocksFor(len(key))
+	n := sh.blocks()
 	e, block, err := seg.allocate(n)
 	if err != nil {
 		return 0, nil, err
@@ -219,6 +222,9 @@ func (seg *segment) addSlot(s *Series, sh shape, primary uint32, key []byte) (i 
 	}
 	ch := (*seg.chunks.Load())[i/chunkCells]
 	c = &ch.cells[i%chunkCells]
+	if sh.event() {
+		primary |= eventCell
+	}
 	c.series, c.block, c.primary = s, block, primary
 	ch.ready[i%chunkCells].Store(true)
 	return i, c, nil
@@ -231,12 +237,17 @@ func (seg *segment) cell(i uint32) *cell {
 
 // word is where the slot at block counts.
 func (seg *segment) word(block uint32) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&seg.bytes(block)[slotWord]))
+}
+
+// bytes are the segment's memory from the slot at block on.
+func (seg *segment) bytes(block uint32) []byte {
 	extents := *seg.extents.Load()
 	i := len(extents) - 1
 	for block < extents[i].first {
 		i--
 	}
-	return (*atomic.Uint64)(unsafe.Pointer(&extents[i].mem[int(block-extents[i].first)*blockSize+slotWord]))
+	return extents[i].mem[int(block-extents[i].first)*blockSize:]
 }
 
 // divide gives s, whose own slot is at block, further slots; nil when there is no
@@ -270,16 +281,17 @@ func (seg *segment) spread(block uint32) *spread {
 const spreadFrom = 1 << 40
 
 // shareOf is what a slot's own word may grow to. The rest of what one record can
-// carry is the stripes', whether it has any or not: a writer may not know yet.
-func shareOf(most int64) uint64 {
-	if most < spreadFrom {
-		return uint64(most)
-	}
-	return uint64(most - most/4)
-}
+// carry is the stripes' and the events', whether it has any or not: a writer may
+// not know yet.
+func shareOf(most int64) uint64 { return uint64(most - most/4) }
 
 // stripeLimit is what a stripe's word may grow to.
-func (seg *segment) stripeLimit() uint64 { return (seg.most - seg.limit) / maxStripes }
+func (seg *segment) stripeLimit() uint64 {
+	if seg.most < spreadFrom {
+		return 0
+	}
+	return (seg.most - seg.limit) / 2 / maxStripes
+}
 
 // each calls visit for every cell registered so far.
 func (seg *segment) each(visit func(i int, c *cell)) {

@@ -32,6 +32,7 @@ const (
 	undivided                      // it counts quantities that one word must take as a whole: never spread
 	evicted                        // no longer in the index; guarded by the shard's lock, with dimensions by the subject's, too
 	linked                         // with dimensions: among those of its subject; guarded by the lock of the subject's shard
+	tallied                        // its counts go through a Tally
 )
 
 func newSeries(f *Feature, name string, flags uint32) *Series {
@@ -99,13 +100,18 @@ func (s *Series) leave(seg *segment) {
 
 // Add counts n of a Sum; 0 does nothing. An error means not counted, except ErrUnsynced.
 func (s *Series) Add(n int64) error {
-	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading) == quick {
+	if seg := s.seg.Load(); seg != nil && n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick {
 		if word := s.word.Load(); s.seg.Load() == seg {
+			var res result
 			if !seg.mapped { // here, not in a call: it would cost as much as the count
-				if tryAdd(word, uint64(n), seg.limit) == counted {
-					return nil
+				res = tryAdd(word, uint64(n), seg.limit)
+			} else {
+				res = seg.tryAddMapped(word, uint64(n), seg.limit)
+			}
+			if res == counted {
+				if s.is(tallied) { // only now
+					s.missed()
 				}
-			} else if seg.tryAddMapped(word, uint64(n), seg.limit) == counted {
 				return nil
 			}
 		}
@@ -114,20 +120,25 @@ func (s *Series) Add(n int64) error {
 }
 
 func (s *Series) addSlow(n int64) error {
-	if n > 0 && s.flags.Load()&(quick|spreading) == quick|spreading {
+	if n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick|spreading {
 		if p, ok := s.place(); ok && p.add(uint64(n)) == counted {
+			if s.is(tallied) {
+				s.missed()
+			}
 			return nil
 		}
 	}
+	_, err := s.addTo(n, s.tally(), 0, false)
+	return err
+}
+
+// add counts n by op.
+func (s *Series) add(n int64, op func(*place) result) error {
 	l := s.feature.ledger
-	switch {
-	case s.feature.kind != sink.Sum:
-		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, s.feature.name, s.feature.kind)
-	case n < 0:
-		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
-	case n > l.maxQuantity:
-		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, l.maxQuantity)
-	case n == 0:
+	if err := s.checkSum(n); err != nil {
+		return err
+	}
+	if n == 0 {
 		if l.closed.Load() {
 			return ErrClosed
 		}
@@ -136,7 +147,20 @@ func (s *Series) addSlow(n int64) error {
 	if uint64(n) > shareOf(l.maxQuantity) {
 		s.undivide()
 	}
-	return s.count(func(p *place) result { return p.add(uint64(n)) })
+	return s.count(op)
+}
+
+// checkSum says why n can't be added; nil if it can.
+func (s *Series) checkSum(n int64) error {
+	switch most := s.feature.ledger.maxQuantity; {
+	case s.feature.kind != sink.Sum:
+		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, s.feature.name, s.feature.kind)
+	case n < 0:
+		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
+	case n > most:
+		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, most)
+	}
+	return nil
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
@@ -171,13 +195,7 @@ func (s *Series) count(op func(*place) result) error {
 		}
 		switch op(&p) {
 		case counted:
-			if !l.syncAlways {
-				return nil
-			}
-			if p.seg.fallback {
-				return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
-			}
-			return p.seg.journal.commit(p.seg.cell(p.cell))
+			return l.commit(p.seg, p.cell)
 		case retired:
 			p.series.leave(p.seg)
 		case faulted:
@@ -195,16 +213,35 @@ func (s *Series) count(op func(*place) result) error {
 	}
 }
 
+// commit makes what was counted in a cell as safe as the policy says.
+func (l *Ledger) commit(seg *segment, cell uint32) error {
+	if !l.syncAlways {
+		return nil
+	}
+	if seg.fallback {
+		return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
+	}
+	return seg.journal.commit(seg.cell(cell))
+}
+
 // register gives the series a slot in the active segment.
 func (s *Series) register() (place, error) {
 	x := s.index()
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	return s.registerIn(x)
+}
+
+// registerIn is register for who holds the lock of the shard.
+func (s *Series) registerIn(x *index) (place, error) {
 	if s.is(evicted) {
 		// Counter handles outlive their place in the index.
 		if twin := x.find(s.name()); twin != nil {
-			twin.mark(s.flags.Load() & undivided) // the quantity at hand, too
+			if s.is(undivided) { // as for the quantity at hand
+				twin.mark(undivided)
+				twin.unmark(quick)
+			}
 			return twin.registerLocked()
 		}
 		if s.is(dimensioned) {

@@ -36,7 +36,7 @@ func (l *Ledger) survey(dir string) (map[uuid]*found, error) {
 		return segments[u]
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || slices.Contains([]string{lockFile, formatFile, totalsFile, quarantineFile, sinceFile}, e.Name()) {
+		if !e.Type().IsRegular() || slices.Contains([]string{lockFile, formatFile, totalsFile, periodsFile, quarantineFile, sinceFile}, e.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())

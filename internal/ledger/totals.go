@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -52,6 +53,7 @@ type fold struct {
 	segment   uuid // zero: many
 	highWater int64
 	usages    map[usageKey]usage
+	periods   map[periodKey]period
 	books     map[account]int64
 }
 
@@ -63,7 +65,7 @@ const (
 )
 
 func newFold(segment uuid) *fold {
-	return &fold{segment: segment, usages: make(map[usageKey]usage), books: make(map[account]int64)}
+	return &fold{segment: segment, usages: make(map[usageKey]usage), periods: make(map[periodKey]period), books: make(map[account]int64)}
 }
 
 func (f *fold) addUsage(k usageKey, at, quantity int64) {
@@ -108,6 +110,12 @@ func (f *fold) encode() []byte {
 		b = binary.AppendVarint(b, int64(k.month))
 		b = binary.AppendVarint(b, u.at)
 		b = binary.AppendVarint(b, u.quantity)
+		if len(b) > foldFrameBytes {
+			emit(false)
+		}
+	}
+	for k, p := range f.periods {
+		b = appendPeriod(append(b, 'p', 0), k, p)
 		if len(b) > foldFrameBytes {
 			emit(false)
 		}
@@ -165,6 +173,12 @@ func (f *fold) decodeInto(b []byte) error {
 			if ok {
 				f.addUsage(k, at, quantity)
 			}
+		case 'p':
+			k := periodKey{text(), number()}
+			end, counted := number(), number()
+			if ok {
+				f.addPeriod(k, end, counted)
+			}
 		default:
 			ok = false
 		}
@@ -175,8 +189,8 @@ func (f *fold) decodeInto(b []byte) error {
 	return nil
 }
 
-// openTotals reads the file and hands the usage of the running months to visit.
-func openTotals(l *Ledger, visit func(usageKey, usage)) (*totals, error) {
+// openTotals reads the file and hands what was used to visit.
+func openTotals(l *Ledger, visit func(*fold)) (*totals, error) {
 	t := &totals{store: l.store, folded: make(map[uuid]bool), books: make(map[account]int64)}
 	if l.store == nil {
 		return t, nil
@@ -191,9 +205,7 @@ func openTotals(l *Ledger, visit func(usageKey, usage)) (*totals, error) {
 	if damaged > 0 {
 		l.setAside(path, fmt.Errorf("totals: %d bytes are unreadable", damaged))
 	}
-	for k, u := range all.usages {
-		visit(k, u)
-	}
+	visit(all)
 	f, err := disk.OpenFile(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("meter: %w", err)
@@ -244,6 +256,9 @@ func (t *totals) decode(data []byte) (all *fold, damaged int) {
 		}
 		for k, u := range f.usages {
 			all.addUsage(k, u.at, u.quantity)
+		}
+		for k, p := range f.periods {
+			all.addPeriod(k, p.end, p.counted)
 		}
 		for a, quantity := range f.books {
 			t.books[a] += quantity
@@ -298,8 +313,8 @@ func (t *totals) rewrite() error {
 }
 
 // compact replaces the frames of many segments by one, once they have grown
-// much. Segments whose files are still there stay named; months before keep are
-// forgotten.
+// much. Segments whose files are still there stay named; months before keep, and all
+// but the newest period of a subject, are forgotten.
 func (t *totals) compact(keep int32) error {
 	if t.store == nil || t.end < compactTotals+4*t.compacted {
 		return nil
@@ -319,6 +334,8 @@ func (t *totals) compact(keep int32) error {
 			delete(all.usages, k)
 		}
 	}
+	newest := all.latest()
+	maps.DeleteFunc(all.periods, func(k periodKey, _ period) bool { return k != newest[k.key] })
 	all.segment, all.books, all.highWater = uuid{}, fresh.books, fresh.highWater
 	b := all.encode()
 	for u := range fresh.folded {
@@ -367,7 +384,25 @@ func (sd *sealed) foldOf() (*fold, error) {
 		if !img.bad[block] {
 			k := usageKey{string(img.key(block)), month, img.shape(block).kind()}
 			f.addUsage(k, sd.head.end, img.quantity(block))
+			sd.addPeriod(f, block)
 		}
 	}
 	return f, nil
+}
+
+// addPeriod notes the slot at block in the period of its subject's quota, if that has
+// bounds of its own. The caller holds mu.
+func (sd *sealed) addPeriod(f *fold, block uint32) {
+	if !sd.ledger.periodic.Load() || sd.img.shape(block).kind() != sink.Sum {
+		return
+	}
+	name, _, _, err := decodeKey(sd.img.key(block))
+	if err != nil {
+		return
+	}
+	if feature := sd.ledger.featureFromDisk(name, sink.Sum); feature != nil {
+		if k, end, ok := feature.periodOf(sd.img.key(block), sd.head.start); ok {
+			f.addPeriod(k, end, sd.img.quantity(block))
+		}
+	}
 }

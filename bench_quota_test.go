@@ -1,0 +1,79 @@
+package meter
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkQuota says in a ratio what a call costs that is held to a quota, holds a
+// part of it and is limited in its rate, beside one that is not, for 1024 subjects
+// that are known: by the best of turns. The last way counts by hand where there is a
+// quota.
+func BenchmarkQuota(b *testing.B) {
+	for _, dir := range []string{InMemory, b.TempDir()} {
+		b.Run(map[bool]string{true: "memory", false: "directory"}[dir == InMemory], func(b *testing.B) {
+			m := open(b, func(c *Config) { c.Dir = dir })
+			plain := m.Feature("plain", Quantity(1))
+			full := m.Feature("full", Hold(5000), Rate(benchLimit, benchBurst), limited(license.Quota{Limit: 1 << 50}))
+			contexts := make([]context.Context, 1024)
+			for i := range contexts {
+				contexts[i] = as(subjectOf(i))
+			}
+			calls := func(f *Feature) func() func(int) {
+				return func() func(int) {
+					return func(i int) {
+						_, call, err := f.Begin(contexts[i])
+						if err != nil {
+							return
+						}
+						_ = call.SetQuantity(1)
+						_ = call.Commit()
+					}
+				}
+			}
+			byHand := func(f *Feature) func() func(int) {
+				counters := make([]*Counter, len(contexts))
+				for i := range counters {
+					counters[i] = f.Counter(subjectOf(i))
+				}
+				return func() func(int) { return func(i int) { _ = counters[i].Add(context.Background(), 1) } }
+			}
+			for i := range contexts {
+				require.True(b, try(b, full, subjectOf(i), 1))
+			}
+			took := inTurns(b, map[string]func() func(int){
+				"plain": calls(plain), "full": calls(full), "counter": byHand(plain), "counter-full": byHand(full),
+			}, 1)
+			b.ReportMetric(took["plain"], "plain-ns")
+			b.ReportMetric(took["full"], "full-ns")
+			b.ReportMetric(took["full"]/took["plain"], "full/plain")
+			b.ReportMetric(took["counter-full"]/took["counter"], "counter-full/counter")
+			b.ReportMetric(0, "ns/op") // of the turns: says nothing
+		})
+	}
+}
+
+func subjectOf(i int) string { return fmt.Sprintf("cus_%04d", i) }
+
+// Quota, hold and rate allocate nothing.
+func TestQuotaAllocatesNothing(t *testing.T) {
+	m := open(t)
+	plain := m.Feature("plain")
+	full := m.Feature("full", Hold(5000), Rate(benchLimit, benchBurst), limited(license.Quota{Limit: 1 << 50}))
+	ctx := as("s")
+	allocations := func(f *Feature) float64 {
+		return testing.AllocsPerRun(1000, func() {
+			_, call, err := f.Begin(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = call.SetQuantity(1)
+			_ = call.Commit()
+		})
+	}
+	require.Equal(t, allocations(plain), allocations(full))
+}

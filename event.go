@@ -1,0 +1,110 @@
+package meter
+
+import (
+	"context"
+	"maps"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Event is one occurrence with an identity of its own, such as a message of a queue
+// that delivers some of them more than once, or a line of an import.
+//
+// Concurrency: a plain value.
+type Event struct {
+	// ID is what makes it one: at most 256 bytes of UTF-8 without control characters,
+	// unique within the feature. "": none; it is counted as by Add.
+	ID string
+	// Subject is who is billed; as for Add.
+	Subject string
+	// Quantity is in units; as for Add. An event of 0 is not counted, nor remembered.
+	Quantity int64
+	// Dimensions come on top of those of the context. An event that comes again is the
+	// same one, whatever dimensions it has then.
+	Dimensions map[string]string
+}
+
+// AddEvent counts an event of a Sum, once: one whose ID was counted for this feature
+// within Config.EventWindow, in this directory, changes nothing and gives nil, so
+// that whoever delivers it can acknowledge it. Books counts such duplicates. ctx
+// never cancels the count.
+//
+// Guarantee: as for Add, and counting and remembering are one step: whatever becomes
+// of the process, an event is counted and remembered, or neither. After nil it is
+// both; after a death or an error that is not ErrUnsynced, delivering it again is
+// right. An event that was refused is not remembered. Of many at the same time with
+// one ID one is counted, and the others return after it, when it is as safe.
+// What a disk damages is forgotten with its count, which Health says; a count that
+// was billed before that is billed again if its event comes again. A directory that
+// is adopted brings its events along; a restored backup knows those that it has.
+// IDs are told apart by 128 bits of their SHA-256.
+// Blocking: as for Add.
+// Errors: as for Add; ErrName for the ID, too. ErrConflict: the ID was counted with
+// another quantity or subject, which stands.
+func (f *Feature) AddEvent(ctx context.Context, e Event) error {
+	var values map[string]string
+	if d := dimensionsOf(ctx); d != nil {
+		if d.err != nil {
+			return d.err
+		}
+		values = d.values
+	}
+	if len(e.Dimensions) > 0 {
+		for name, value := range e.Dimensions {
+			if err := checkDimension(name, value); err != nil {
+				return err
+			}
+		}
+		all := maps.Clone(e.Dimensions)
+		for name, value := range values {
+			if _, own := all[name]; !own {
+				all[name] = value
+			}
+		}
+		values = all
+	}
+	if e.ID == "" {
+		s, err := f.ledger.Series(e.Subject, values)
+		if err != nil {
+			return err
+		}
+		return s.Add(e.Quantity)
+	}
+	return f.ledger.AddEvent(e.Subject, values, scopeEvents, e.ID, e.Quantity)
+}
+
+// Scopes keep IDs of different origin apart. They stand in directories.
+const (
+	scopeEvents     = ""
+	scopeIdempotent = "idempotency-key " // and the subject
+)
+
+// countOnce is count for a call that was made under an idempotency key.
+func (c *Call) countOnce(n int64) error {
+	var values map[string]string
+	if c.dims != nil {
+		if c.dims.err != nil {
+			return c.dims.err
+		}
+		values = c.dims.values
+	}
+	return c.feature.ledger.AddEvent(c.subject, values, scopeIdempotent+c.subject, c.repeat, n)
+}
+
+// events makes the instrument of duplicates.
+func (in *instruments) events() {
+	if in.err == nil {
+		in.duplicates, in.err = in.meter.Int64ObservableCounter("meter.duplicates",
+			metric.WithUnit("{event}"), metric.WithDescription("Events that came again and were not counted again."))
+	}
+	in.observables = append(in.observables, in.duplicates)
+}
+
+func (in *instruments) observeDuplicates(o metric.Observer, all []*Feature) {
+	for _, f := range all {
+		if n := f.ledger.Duplicates(); n > 0 {
+			o.ObserveInt64(in.duplicates, n, metric.WithAttributeSet(attribute.NewSet(attribute.String("meter.feature", f.name))))
+		}
+	}
+}

@@ -1,0 +1,295 @@
+package ledger
+
+import (
+	"iter"
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// tallies are a feature's subjects whose use is bounded. Those of others cost
+// nothing: their counts are summed up when they are asked for.
+type tallies struct {
+	making   sync.Mutex  // held while one is made or forgotten
+	any      atomic.Bool // there was one
+	bySeries sync.Map    // *Series, all of the subject's, to *Tally
+	marks    atomic.Pointer[marks]
+	over     atomic.Int64 // units counted beyond quotas
+}
+
+// marks are shares of a quota that somebody wants to be told of.
+type marks struct {
+	percents []int // ascending, above 0
+	reached  func(subject string, percent int, s Standing)
+}
+
+// Mark has reached called when a subject's use, without what is only held, reaches
+// percents (ascending, above 0) of its quota: once for each, in each period. It is
+// called with the tally's lock held, so it must not wait or count.
+func (f *Feature) Mark(percents []int, reached func(subject string, percent int, s Standing)) {
+	f.tallies.marks.Store(&marks{percents, reached})
+}
+
+// Over is how many units were counted beyond quotas, by this process.
+func (f *Feature) Over() int64 { return f.tallies.over.Load() }
+
+// Reserve holds n of the subject's quota for a call that Release ends. known is the
+// subject's tally, as far as the caller remembers one; nil is fine. It is refused where
+// a hard limit is in the way: n would pass it, or none is left for a call that wants any.
+func (f *Feature) Reserve(known *Tally, subject string, q *Quota, n int64, wants bool) (t *Tally, a Admission, err error) {
+	for t = known; ; t = nil {
+		if t == nil {
+			if t, err = f.tally(subject); err != nil {
+				return nil, Refused, err
+			}
+		}
+		a, learned := t.reserve(q, n, wants)
+		if a == forgotten {
+			continue
+		}
+		if learned {
+			f.ledger.learn(t)
+		}
+		return t, a, nil
+	}
+}
+
+// Look is how the subject stands with a quota that it is held to from now on.
+func (f *Feature) Look(subject string, q Quota) (s Standing, err error) {
+	t, a, err := f.Reserve(nil, subject, &q, 0, false)
+	if err != nil {
+		return s, err
+	}
+	if a != Refused {
+		t.Release(0)
+	}
+	return t.Standing(), nil
+}
+
+// Tallied reports whether any subject has a tally, or had one.
+func (f *Feature) Tallied() bool { return f.tallies.any.Load() }
+
+// Tally is the subject's tally, nil if it has none.
+func (f *Feature) Tally(subject string) *Tally {
+	if !f.Tallied() {
+		return nil
+	}
+	if s := f.plain.find(subject); s != nil {
+		return s.tally()
+	}
+	return nil
+}
+
+// tally is the subject's, made if there is none.
+func (f *Feature) tally(subject string) (*Tally, error) {
+	if t := f.Tally(subject); t != nil {
+		return t, nil
+	}
+	if _, err := f.Series(subject, nil); err != nil {
+		return nil, err
+	}
+	f.tallies.making.Lock()
+	defer f.tallies.making.Unlock()
+	if t := f.Tally(subject); t != nil {
+		return t, nil
+	}
+	f.tallies.any.Store(true)
+	t := &Tally{feature: f, quota: Quota{Limit: -1}}
+	// Whoever finds the series marked waits for the lock before it counts. Who had
+	// begun to count by then finds the mark behind its count, and has it read again.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.plain = f.markTallied(subject, t)
+	for s := t.plain.next.Load(); s != nil; s = s.next.Load() {
+		f.tallies.bySeries.Store(s, t)
+		s.mark(tallied)
+	}
+	t.month.counted += t.unseen()
+	return t, nil
+}
+
+// markTallied finds or adds the subject's series, so that it can't be forgotten
+// before it is marked.
+func (f *Feature) markTallied(subject string, t *Tally) *Series {
+	sh := f.plain.shard(f.plain.hash(subject))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := f.plain.find(subject)
+	if s == nil {
+		s = newSeries(f, subject, 0)
+		f.plain.insert(s)
+	}
+	f.tallies.bySeries.Store(s, t)
+	s.mark(tallied)
+	return s
+}
+
+// tally is what the series counts through; nil: nothing.
+func (s *Series) tally() *Tally {
+	if s.is(evicted) {
+		// A handle outlives the series' place in the index; see register.
+		if twin := s.index().find(s.name()); twin != nil {
+			s = twin
+		}
+	}
+	if !s.is(tallied) {
+		return nil
+	}
+	t, _ := s.feature.tallies.bySeries.Load(s)
+	found, _ := t.(*Tally)
+	return found
+}
+
+// inherit has a series that was just made for a subject count through its tally.
+func (s *Series) inherit(plain *Series) {
+	if t := plain.tally(); t != nil {
+		s.feature.tallies.bySeries.Store(s, t)
+		s.mark(tallied)
+	}
+}
+
+// addTo is Add through t, nil for none, for a call that holds held of it and may end
+// with that. done says that t knows.
+func (s *Series) addTo(n int64, t *Tally, held int64, ends bool) (done bool, err error) {
+	missed := t == nil
+	if !missed && n > 0 && s.is(quick) {
+		if p, ok := s.place(); ok && t.add(&p, n, held, ends, &missed) == counted {
+			if missed {
+				s.missed()
+			}
+			return true, nil
+		}
+	}
+	err = s.add(n, func(p *place) result {
+		if t == nil {
+			return p.add(uint64(n))
+		}
+		res := t.add(p, n, held, ends, &missed)
+		done = done || res == counted
+		return res
+	})
+	if missed {
+		s.missed()
+	}
+	return done, err
+}
+
+// add counts n at p, and gives back held, in one moment.
+func (t *Tally) add(p *place, n, held int64, ends bool, missed *bool) result {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	res := p.add(uint64(n))
+	if res == counted {
+		*missed = t.gone
+		t.count(p.seg.head.start, n)
+		t.held -= held
+		if ends {
+			t.running--
+		}
+	}
+	return res
+}
+
+// count notes n units of a window that begins at a second. The caller holds mu.
+func (t *Tally) count(at, n int64) {
+	t.roll(at)
+	before := t.now().counted
+	t.month.note(at, n)
+	t.own.note(at, n)
+	if limit := t.quota.Limit; limit >= 0 {
+		over := func(counted int64) int64 { return max(0, add(t.quota.Used, counted)-limit) }
+		if more := over(t.now().counted) - over(before); more > 0 {
+			t.feature.tallies.over.Add(more)
+		}
+		t.tell()
+	}
+}
+
+// tell says which marks were reached. The caller holds mu.
+func (t *Tally) tell() {
+	m := t.feature.tallies.marks.Load()
+	if m == nil || t.quota.Limit < 0 {
+		return
+	}
+	s := t.standing()
+	if s.Start != t.toldIn {
+		t.told, t.toldIn = 0, s.Start
+	}
+	for t.told < len(m.percents) && add(s.Used, s.Counted) >= share(s.Limit, m.percents[t.told]) {
+		m.reached(t.plain.name(), m.percents[t.told], s)
+		t.told++
+	}
+}
+
+// share is a part of limit, rounded up, but not nothing.
+func share(limit int64, percent int) int64 {
+	hi, lo := bits.Mul64(uint64(limit), uint64(percent))
+	if hi >= 100 {
+		return math.MaxInt64
+	}
+	part, rest := bits.Div64(hi, lo, 100)
+	if rest > 0 {
+		part++
+	}
+	return max(1, int64(min(part, math.MaxInt64)))
+}
+
+// missed is called after something was counted past a tally.
+func (s *Series) missed() {
+	if t := s.tally(); t != nil {
+		t.mu.Lock()
+		if n := t.unseen(); n > 0 {
+			t.count(t.feature.ledger.began.Load(), n)
+		}
+		t.mu.Unlock()
+	}
+}
+
+// unseen is what was counted this month past the tally: before it was made, or while
+// it was. The caller holds mu, so that nothing is counted through it meanwhile.
+func (t *Tally) unseen() int64 {
+	l := t.feature.ledger
+	t.roll(l.began.Load())
+	month := monthOf(t.month.start)
+	l.totalsMu.Lock()
+	sum := int64(0)
+	for s := t.plain; s != nil; s = s.next.Load() {
+		sum = add(sum, s.inMonth(month))
+	}
+	l.totalsMu.Unlock()
+	return max(0, sum-t.month.counted)
+}
+
+// forgetIdle forgets tallies of subjects that used nothing in the running period and
+// have no call running, so that their series can be forgotten, too.
+func (f *Feature) forgetIdle() {
+	f.tallies.making.Lock()
+	defer f.tallies.making.Unlock()
+	for _, t := range f.tallies.bySeries.Range {
+		t := t.(*Tally)
+		t.mu.Lock()
+		t.roll(f.ledger.began.Load())
+		if t.running == 0 && t.month.counted == 0 && t.own.counted == 0 && t.plain.seg.Load() == nil {
+			t.gone = true
+			for s := t.plain; s != nil; s = s.next.Load() {
+				s.unmark(tallied)
+				f.tallies.bySeries.Delete(s)
+			}
+		}
+		t.mu.Unlock()
+	}
+}
+
+// Subjects are those whose series are remembered.
+func (f *Feature) Subjects() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range f.plain.shards {
+			stopped := false
+			f.plain.shards[i].each(func(s *Series) { stopped = stopped || !yield(s.name()) })
+			if stopped {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,377 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+// limited is a Limit that is the same for everybody.
+func limited(q license.Quota) FeatureOption {
+	return Limit(func(context.Context, string) (license.Quota, error) { return q, nil })
+}
+
+// at64 runs work on 64 goroutines until it returns false in each.
+func at64(work func() bool) {
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for work() {
+			}
+		})
+	}
+	all.Wait()
+}
+
+// try makes one call that counts n, and says whether it was let through.
+func try(t testing.TB, f *Feature, subject string, n int64, opts ...Option) bool {
+	_, call, err := f.Begin(as(subject), opts...)
+	if err != nil {
+		if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Reason != license.OverQuota {
+			t.Error(err)
+		}
+		return false
+	}
+	if err := errors.Join(call.SetQuantity(n), call.Commit()); err != nil {
+		t.Error(err)
+	}
+	return true
+}
+
+// Of 64 goroutines that call as fast as they can, as many are let through as there
+// is quota: not one more, and not one less, whatever they reserve and however they end.
+func TestExactlyTheLimitIsLetThrough(t *testing.T) {
+	t.Parallel()
+	const limit = 10_000
+	for name, test := range map[string]struct {
+		option Option
+		n      int64
+	}{
+		"ones":     {Quantity(1), 1},
+		"quantity": {Quantity(5), 5},
+		"hold":     {Hold(8), 8},
+	} {
+		for _, dir := range []string{InMemory, t.TempDir()} {
+			t.Run(name+" "+map[bool]string{true: "in memory", false: "in a directory"}[dir == InMemory], func(t *testing.T) {
+				t.Parallel()
+				m := open(t, func(c *Config) { c.Dir = dir })
+				f := m.Feature("f", limited(license.Quota{Limit: limit}))
+				var let atomic.Int64
+				at64(func() bool {
+					if !try(t, f, "s", test.n, test.option) {
+						return false
+					}
+					let.Add(1)
+					_, call, err := f.Begin(as("s"), test.option) // and one that changes nothing
+					if err == nil {
+						call.Cancel()
+					}
+					return true
+				})
+				for try(t, f, "s", test.n, test.option) { // what the canceled ones kept others from
+					let.Add(1)
+				}
+				require.EqualValues(t, limit/test.n, let.Load())
+				total := f.Total("s")
+				require.EqualValues(t, limit, total.Quantity)
+				require.Zero(t, total.Held)
+				require.EqualValues(t, limit, m.billed(t, "f", "s"))
+			})
+		}
+	}
+}
+
+// While windows end, and the meter is closed and opened again, every unit of the quota is
+// let through once.
+func TestExactlyTheLimitAcrossRestarts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const limit = 10_000
+	let := int64(0)
+	for round := range 8 {
+		m := open(t, func(c *Config) { c.Dir = dir })
+		f := m.Feature("f", limited(license.Quota{Limit: limit}))
+		require.Equal(t, let, f.Total("s").Quantity)
+		most := int64(limit) / 7
+		var here atomic.Int64
+		flushed := make(chan error)
+		go func() { flushed <- m.Flush(t.Context()) }() // settles, folds and deletes segments
+		at64(func() bool {
+			if here.Add(1) > most || !try(t, f, "s", 1) {
+				return false
+			}
+			atomic.AddInt64(&let, 1)
+			return true
+		})
+		require.NoError(t, <-flushed)
+		require.Equal(t, let, f.Total("s").Quantity, "round %d", round)
+		_, _, err := f.Begin(as("s"), Quantity(limit-let)) // dies with the process
+		require.NoError(t, err)
+		require.NoError(t, m.Shutdown(t.Context()))
+	}
+	require.EqualValues(t, limit, let)
+}
+
+// Counts by hand are never refused, and leave less for calls; none is missed, though
+// they begin before there is a quota.
+func TestCountsByHandBesideAQuota(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{InMemory, t.TempDir()} {
+		m := open(t, func(c *Config) { c.Dir = dir })
+		for round := range 50 {
+			subject := fmt.Sprint("s", round)
+			f := m.Feature(fmt.Sprint("f", round%2), limited(license.Quota{Limit: 1000}))
+			var all sync.WaitGroup
+			var let, byHand atomic.Int64
+			for g := range 8 {
+				all.Go(func() {
+					counter, ctx := f.Counter(subject), context.Background()
+					if g%2 == 1 {
+						ctx = WithDimension(ctx, "g", fmt.Sprint(g))
+					}
+					for range 100 {
+						if g < 4 {
+							require.NoError(t, counter.Add(ctx, 1))
+						} else {
+							require.NoError(t, f.Add(ctx, subject, 1))
+						}
+						byHand.Add(1)
+					}
+				})
+			}
+			for range 4 {
+				all.Go(func() {
+					runtime.Gosched()
+					for try(t, f, subject, 1) {
+						let.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			total := f.Total(subject)
+			require.Equal(t, let.Load()+byHand.Load(), total.Quantity)
+			require.Zero(t, total.Held)
+			n, _, _ := f.ledger.Total(subject)
+			require.Equal(t, n, total.Quantity)
+			require.LessOrEqual(t, let.Load(), int64(1000))
+			require.GreaterOrEqual(t, total.Quantity, int64(1000))
+			require.NoError(t, f.Add(t.Context(), subject, 5), "also past the limit")
+			require.False(t, try(t, f, subject, 1))
+		}
+	}
+}
+
+// However a call ends, what it has reserved is free again.
+func TestHoldsAreFreed(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	f := m.Feature("f", limited(license.Quota{Limit: 10}), Hold(10))
+	ends := map[string]func(context.Context){
+		"return": func(context.Context) {},
+		"panic":  func(context.Context) { panic("a bug") },
+		"goexit": func(context.Context) { runtime.Goexit() },
+		"abort":  func(context.Context) { panic(http.ErrAbortHandler) },
+		"cancel": func(ctx context.Context) { call, _ := CallFrom(ctx); call.Cancel(); call.Cancel() },
+		"commit": func(ctx context.Context) { call, _ := CallFrom(ctx); _ = call.Commit(); call.Cancel() },
+	}
+	for name, end := range ends {
+		h := Middleware(f, Identify(bySubject))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			require.EqualValues(t, 10, f.Total("s").Held)
+			end(r.Context())
+		}))
+		sites := map[string]func(){
+			"Middleware": func() {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.Header.Set("X-Subject", "s")
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			},
+			"Do": func() { _ = Do(as("s"), f, func(ctx context.Context) error { end(ctx); return nil }) },
+			"Wrap": func() {
+				_, _ = Wrap(f, func(ctx context.Context, _ int) (int, error) { end(ctx); return 0, nil })(as("s"), 1)
+			},
+			"Begin": func() {
+				ctx, call, err := f.Begin(as("s"))
+				defer call.Cancel()
+				require.NoError(t, err)
+				end(ctx)
+			},
+		}
+		for site, run := range sites {
+			var done sync.WaitGroup
+			done.Go(func() {
+				defer func() { _ = recover() }()
+				run()
+			})
+			done.Wait()
+			require.Zero(t, f.Total("s").Held, "%s, %s", site, name)
+			require.Zero(t, f.Total("s").Quantity, "%s, %s", site, name)
+		}
+	}
+}
+
+// A call that uses less than it held frees the rest, and one that uses more counts in
+// full.
+func TestCommitCountsWhatWasUsed(t *testing.T) {
+	t.Parallel()
+	f := open(t).Feature("tokens", limited(license.Quota{Limit: 100}))
+	hold := func(n int64) *Call {
+		_, call, err := f.Begin(as("s"), Hold(n))
+		require.NoError(t, err)
+		return call
+	}
+	a, b := hold(60), hold(40)
+	_, _, err := f.Begin(as("s"), Hold(1))
+	refused := asRefused(t, err)
+	require.Equal(t, license.OverQuota, refused.Reason)
+	require.Equal(t, 402, refused.Status())
+	require.EqualValues(t, 100, refused.Total.Held)
+	require.Zero(t, refused.RetryAfter, "the end of a call may help")
+	require.NoError(t, errors.Join(a.SetQuantity(30), a.Commit()))
+	require.Equal(t, []int64{30, 40}, []int64{f.Total("s").Quantity, f.Total("s").Held})
+	require.NoError(t, errors.Join(b.SetQuantity(90), b.Commit()))
+	require.Equal(t, []int64{120, 0}, []int64{f.Total("s").Quantity, f.Total("s").Held})
+	require.Zero(t, f.Total("s").Left())
+	_, _, err = f.Begin(as("s"), Hold(0))
+	require.Positive(t, asRefused(t, err).RetryAfter)
+	_, free, err := f.Begin(as("s"), Quantity(0))
+	require.NoError(t, err, "free")
+	require.NoError(t, free.Commit())
+}
+
+// Elements of a stream use up what was reserved at its start.
+func TestSeqBesideAQuota(t *testing.T) {
+	t.Parallel()
+	f := open(t).Feature("rows", limited(license.Quota{Limit: 10}))
+	held := []int64{}
+	for v, err := range Seq(as("s"), f, numbers(5), nil, Hold(3)) {
+		require.NoError(t, err)
+		held = append(held, f.Total("s").Held)
+		require.EqualValues(t, v+1, f.Total("s").Quantity)
+	}
+	require.Equal(t, []int64{2, 1, 0, 0, 0}, held)
+	for range Seq(as("s"), f, numbers(5), nil, Hold(3)) {
+		break
+	}
+	require.Equal(t, []int64{6, 0}, []int64{f.Total("s").Quantity, f.Total("s").Held})
+}
+
+func numbers(n int) func(yield func(int, error) bool) {
+	return func(yield func(int, error) bool) {
+		for i := range n {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	}
+}
+
+// A verdict's quota may shrink, grow, go away, and say what others have used.
+func TestQuotasOfVerdicts(t *testing.T) {
+	t.Parallel()
+	var quota atomic.Pointer[license.Quota]
+	m := open(t, func(c *Config) {
+		c.Checker = license.CheckerFunc(func(context.Context, license.Query) (license.Verdict, error) {
+			return license.Verdict{Status: license.Allowed, Subject: "s", Quota: quota.Load()}, nil
+		})
+	})
+	f := m.Feature("f", limited(license.Quota{Limit: 1})) // not asked while verdicts have one
+	lets := func(want int, q *license.Quota) {
+		t.Helper()
+		quota.Store(q)
+		n := 0
+		for n < 50 && try(t, f, "s", 1) {
+			n++
+		}
+		require.Equal(t, want, n)
+	}
+	lets(5, &license.Quota{Limit: 5})
+	lets(0, &license.Quota{Limit: 3})
+	require.EqualValues(t, 3, f.Total("s").Limit)
+	lets(2, &license.Quota{Limit: 7})
+	lets(0, &license.Quota{Limit: 20, Used: 13})
+	lets(3, &license.Quota{Limit: 20, Used: 10})
+	require.Equal(t, Total{Quantity: 10, Used: 10, Limit: 20}, bare(f.Total("s")))
+	lets(50, &license.Quota{Limit: -1})
+	require.EqualValues(t, -1, f.Total("s").Limit)
+	lets(0, nil)
+	require.EqualValues(t, 1, f.Total("s").Limit)
+	lets(0, &license.Quota{Limit: 0})
+	lets(0, &license.Quota{Limit: 1 << 62, Used: 1<<63 - 1})
+	lets(50, &license.Quota{Limit: 1, Soft: true})
+	lets(50, &license.Quota{Limit: 1<<63 - 1, Used: 1 << 62})
+	require.EqualValues(t, 10+50*3, m.billed(t, "f", "s"))
+}
+
+// bare is a total without its period.
+func bare(t Total) Total {
+	t.Start, t.End = time.Time{}, time.Time{}
+	return t
+}
+
+func TestLimitFails(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]limitFunc{
+		"error": func(context.Context, string) (license.Quota, error) { return license.Quota{}, errors.New("db down") },
+		"panic": func(context.Context, string) (license.Quota, error) { panic("secret") },
+	} {
+		m := open(t)
+		_, _, err := m.Feature("f", Limit(limit)).Begin(as("s"))
+		require.Equal(t, license.Unavailable, asRefused(t, err).Reason, name)
+		require.NotContains(t, fmt.Sprint(m.logs.all()), "secret\"")
+		m = open(t, func(c *Config) { c.AllowUnknown = true })
+		require.True(t, try(t, m.Feature("f", Limit(limit)), "s", 1))
+	}
+}
+
+// slow has so little to do that months pass quickly.
+func slow(t *testing.T) func(*Config) {
+	dir := t.TempDir()
+	return func(c *Config) { c.Dir, c.Sync, c.Window = dir, time.Hour, time.Hour }
+}
+
+// A month's quota begins anew with the month; holds of calls that run go with them.
+func TestMonthsQuota(t *testing.T) {
+	t.Parallel()
+	for _, window := range []time.Duration{time.Hour, 50 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			m := open(t, slow(t), func(c *Config) { c.Window = window })
+			f := m.Feature("f", limited(license.Quota{Limit: 3}))
+			require.True(t, try(t, f, "s", 1))
+			_, long, err := f.Begin(as("s"), Quantity(2))
+			require.NoError(t, err)
+			require.False(t, try(t, f, "s", 1))
+			end := f.Total("s").End
+			require.Equal(t, time.Date(2000, 2, 1, 0, 0, 0, 0, time.UTC), end)
+			time.Sleep(time.Until(end) - time.Second)
+			require.False(t, try(t, f, "s", 1))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.Equal(t, Total{Limit: 3, Held: 2}, bare(f.Total("s")))
+			require.Equal(t, end, f.Total("s").Start)
+			require.True(t, try(t, f, "s", 1))
+			require.False(t, try(t, f, "s", 1))
+			require.NoError(t, long.Commit())
+			require.Equal(t, Total{Quantity: 3, Limit: 3}, bare(f.Total("s")))
+			require.False(t, try(t, f, "s", 1))
+			time.Sleep(30 * 24 * time.Hour) // idle: forgotten, and found again
+			require.Equal(t, Total{Limit: -1}, bare(m.Feature("other").Total("s")))
+			require.True(t, try(t, f, "other", 1))
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			require.True(t, try(t, f, "s", 1))
+			require.Equal(t, Total{Quantity: 1, Limit: 3}, bare(f.Total("s")))
+			require.NoError(t, m.Shutdown(t.Context()))
+		})
+	}
+}
