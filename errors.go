@@ -30,6 +30,8 @@ var (
 	ErrQuantity = ledger.ErrQuantity
 	// ErrKind: Add is for Sum, Set is for Max and Last.
 	ErrKind = ledger.ErrKind
+	// ErrTime: an event's time is in the future, or longer ago than a sink takes.
+	ErrTime = ledger.ErrTime
 	// ErrConflict: an event with this ID was counted, with another quantity or subject.
 	ErrConflict = ledger.ErrConflict
 	// ErrNoCaller: nobody to bill. It comes as the cause of a *RefusedError.

@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"maps"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -20,6 +21,9 @@ type Event struct {
 	Subject string
 	// Quantity is in units; as for Add. An event of 0 is not counted, nor remembered.
 	Quantity int64
+	// Time is when it was used; zero: now. It decides in which window, and so on which
+	// bill, the quantity stands. See AddEvent.
+	Time time.Time
 	// Dimensions come on top of those of the context. An event that comes again is the
 	// same one, whatever dimensions it has then.
 	Dimensions map[string]string
@@ -65,13 +69,13 @@ func (f *Feature) AddEvent(ctx context.Context, e Event) error {
 		values = all
 	}
 	if e.ID == "" {
-		s, err := f.ledger.Series(e.Subject, values)
+		s, err := f.ledger.SeriesAt(e.Subject, values, e.Time)
 		if err != nil {
 			return err
 		}
 		return s.Add(e.Quantity)
 	}
-	return f.ledger.AddEvent(e.Subject, values, scopeEvents, e.ID, e.Quantity)
+	return f.ledger.AddEvent(e.Subject, values, e.Time, scopeEvents, e.ID, e.Quantity)
 }
 
 // Scopes keep IDs of different origin apart. They stand in directories.
@@ -89,7 +93,7 @@ func (c *Call) countOnce(n int64) error {
 		}
 		values = c.dims.values
 	}
-	return c.feature.ledger.AddEvent(c.subject, values, scopeIdempotent+c.subject, c.repeat, n)
+	return c.feature.ledger.AddEvent(c.subject, values, time.Time{}, scopeIdempotent+c.subject, c.repeat, n)
 }
 
 // events makes the instrument of duplicates.

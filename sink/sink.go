@@ -86,6 +86,7 @@ type Record struct {
 	Start, End time.Time         // when it was used: [Start, End), whole seconds, UTC
 	Attempt    int               // 1 on the first attempt
 	Doubt      bool              // an earlier attempt may have been recorded
+	Backdated  bool              // reported after [Start, End) had ended: other records of the series may have the same Start
 	Instance   int               // of the meter that counted it, as its Config.Instance says
 }
 

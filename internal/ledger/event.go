@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/inprocess/meter/sink"
 )
@@ -76,12 +77,12 @@ func (seg *segment) eventID(c *cell) (id eventID, ok bool) {
 	return id, ok && res == counted
 }
 
-// AddEvent counts n of the feature (a Sum) for subject, unless an event with this
-// ID was counted before in the feature and scope, while it is remembered. It is
+// AddEvent counts n of the feature (a Sum) for subject, as used at a time (zero: now; see
+// SeriesAt), unless an event with this ID was counted before in the feature and scope, while it is remembered. It is
 // ErrConflict if that one had another quantity or subject. 0 does nothing, and is
 // not remembered; neither is what is refused. An error means not counted, except
 // ErrUnsynced.
-func (f *Feature) AddEvent(subject string, dimensions map[string]string, scope, id string, n int64) error {
+func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64) error {
 	if err := checkName("event ID", id, MaxEventID); err != nil {
 		return err
 	}
@@ -100,6 +101,11 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, scope, 
 	}
 	known := newEventID(f.name, scope, id)
 	again, err := f.ledger.events.once(known, f.ledger.events.sumOf(subject, n), func() (*segment, error) {
+		dated, err := f.SeriesAt(subject, dimensions, at)
+		if err != nil {
+			return nil, err
+		}
+		s = dated
 		return s.addEvent(known, uint64(n))
 	}, f.ledger.safe)
 	if again {

@@ -18,7 +18,7 @@ import (
 
 // event counts one without dimensions, as tests like to.
 func (f *Feature) event(subject, id string, n int64) error {
-	return f.AddEvent(subject, nil, "", id, n)
+	return f.AddEvent(subject, nil, time.Time{}, "", id, n)
 }
 
 func totalOf(f *Feature, subject string) int64 {
@@ -40,7 +40,7 @@ func TestEventCountsOnce(t *testing.T) {
 		require.NoError(t, f.event("acme", "1", 3), "seen in an earlier window")
 		require.EqualValues(t, 17, totalOf(f, "acme"), "over two windows")
 		require.NoError(t, other.event("acme", "1", 5), "another feature's ID")
-		require.NoError(t, f.AddEvent("acme", nil, "elsewhere", "1", 6), "another scope's ID")
+		require.NoError(t, f.AddEvent("acme", nil, time.Time{}, "elsewhere", "1", 6), "another scope's ID")
 		require.ErrorIs(t, f.event("acme", "1", 4), ErrConflict, "another quantity")
 		require.ErrorIs(t, f.event("bolt", "1", 3), ErrConflict, "another subject")
 		require.EqualValues(t, 2, f.Duplicates())
@@ -85,8 +85,8 @@ func TestEventDimensions(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
 		l := open(t, mode, t.TempDir())
 		f := feature(t, l, "report", sink.Sum)
-		require.NoError(t, f.AddEvent("acme", map[string]string{"region": "eu"}, "", "1", 3))
-		require.NoError(t, f.AddEvent("acme", map[string]string{"region": "us"}, "", "1", 3))
+		require.NoError(t, f.AddEvent("acme", map[string]string{"region": "eu"}, time.Time{}, "", "1", 3))
+		require.NoError(t, f.AddEvent("acme", map[string]string{"region": "us"}, time.Time{}, "", "1", 3))
 		require.EqualValues(t, 3, totalOf(f, "acme"))
 		rotate(t, l)
 		records := deliver(t, l, 0, sink.Delivered)

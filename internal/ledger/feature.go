@@ -113,11 +113,16 @@ func (f *Feature) Series(subject string, dimensions map[string]string) (*Series,
 	if len(key) > maxKey {
 		return nil, fmt.Errorf("%w: subject and dimensions have %d bytes together, at most %d are allowed", ErrName, len(key), maxKey)
 	}
+	return f.named(key, subject, 0), nil
+}
+
+// named is the series of an encoded key.
+func (f *Feature) named(key, subject string, flags uint32) *Series {
 	return f.dimensioned.findOrAdd(key, func() *Series {
-		s := newSeries(f, key, dimensioned)
+		s := newSeries(f, key, dimensioned|flags)
 		f.link(subject, s)
 		return s
-	}), nil
+	})
 }
 
 // link makes a series with dimensions part of its subject's total, unless it is. It is not
@@ -169,7 +174,7 @@ func (s *Series) inMonth(month int32) int64 {
 		total = s.total
 	}
 	p, ok := s.place()
-	if !ok || monthOf(p.seg.head.start) != month {
+	if !ok || monthOf(s.used(p.seg)) != month {
 		return total
 	}
 	cells := []*cell{p.seg.cell(p.cell)}

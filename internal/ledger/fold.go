@@ -20,6 +20,7 @@ func (l *Ledger) tidy() {
 	l.merge()
 	l.adoptOrphans()
 	l.evictIdle()
+	l.tidyBackdated()
 	l.events.forget(time.Now().Unix())
 	for _, sd := range l.sealedNow() {
 		sd.mu.Lock()
@@ -57,6 +58,7 @@ func (l *Ledger) foldSettled() error {
 	for {
 		var settled []*sealed
 		var folds []*fold
+		waiting := false
 		for _, sd := range l.sealedNow() {
 			if len(settled) == 64 {
 				break
@@ -65,6 +67,10 @@ func (l *Ledger) foldSettled() error {
 				continue
 			}
 			sd.mu.Lock()
+			if waiting = waiting || sd.unsettled > 0; waiting && sd.head.dated {
+				sd.mu.Unlock() // whoever verifies an older record must see that it is not alone
+				continue
+			}
 			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 && !sd.remembers(now) {
 				f, err := sd.foldOf()
 				if err != nil {

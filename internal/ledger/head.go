@@ -42,6 +42,7 @@ type head struct {
 	jumped     bool   // the wall clock jumped while it was open
 	afterEnd   bool   // its window began where a bill ended
 	atEnd      bool   // its window ended where a bill does
+	dated      bool   // some of its records have a time of their own, before its window
 }
 
 func (h *head) size() int64 { return headSize + 2*h.inputsSize() }
@@ -110,6 +111,9 @@ func (h *head) encodeClosed() []byte {
 	}
 	if h.afterEnd {
 		b[30] = 1
+	}
+	if h.dated {
+		b[31] = 1
 	}
 	order.PutUint32(b[32:], h.slots)
 	order.PutUint32(b[sectorSize-4:], checksum(h.uuid, b[:sectorSize-4]))
@@ -186,7 +190,7 @@ func decodeHead(b []byte) (h *head, intact bool, err error) {
 		if part := b[at+closedAt:][:sectorSize]; sectorIntact(h.uuid, part) {
 			h.start, h.end = int64(order.Uint64(part[8:])), int64(order.Uint64(part[16:]))
 			h.blocks, h.slots = order.Uint32(part[24:]), order.Uint32(part[32:])
-			h.jumped, h.atEnd, h.afterEnd = part[28] == 1, part[29] == 1, part[30] == 1
+			h.jumped, h.atEnd, h.afterEnd, h.dated = part[28] == 1, part[29] == 1, part[30] == 1, part[31] == 1
 		}
 	}
 	return h, intact, nil

@@ -16,7 +16,10 @@ const maxKey = 8 << 10 // bytes of an encoded key
 // appendKey encodes a series: feature, subject, then the dimensions by name.
 func appendKey(b []byte, feature, subject string, dimensions map[string]string) []byte {
 	b = appendText(b, feature)
-	b = appendText(b, subject)
+	return appendDimensions(appendText(b, subject), dimensions)
+}
+
+func appendDimensions(b []byte, dimensions map[string]string) []byte {
 	if len(dimensions) == 0 {
 		return b
 	}
@@ -31,7 +34,8 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// decodeKey is appendKey's inverse. The strings do not alias key.
+// decodeKey is appendKey's inverse, and that of appendBackdated but for the time. The
+// strings do not alias key.
 func decodeKey(key []byte) (feature, subject string, dimensions map[string]string, err error) {
 	next := func() (string, bool) {
 		n, used := binary.Uvarint(key)
@@ -52,6 +56,9 @@ func decodeKey(key []byte) (feature, subject string, dimensions map[string]strin
 		value, ok2 := next()
 		if !ok1 || !ok2 {
 			return "", "", nil, fmt.Errorf("series key malformed")
+		}
+		if name == "" {
+			continue // when it was used
 		}
 		if dimensions == nil {
 			dimensions = make(map[string]string)

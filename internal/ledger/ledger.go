@@ -76,6 +76,7 @@ var (
 	ErrName     = errors.New("meter: bad feature, subject or dimension")
 	ErrQuantity = errors.New("meter: bad quantity")
 	ErrKind     = errors.New("meter: wrong method for the feature's kind")
+	ErrTime     = errors.New("meter: bad event time")
 	ErrConflict = errors.New("meter: event ID seen with another quantity or subject")
 )
 
@@ -109,6 +110,7 @@ type Ledger struct {
 	active    atomic.Pointer[segment]
 	periodic  atomic.Bool  // some quota has, or had, bounds of its own
 	began     atomic.Int64 // second at which the active segment's window begins
+	backdates atomic.Bool  // there may be backdated series that are done with
 	closed    atomic.Bool
 	highWater atomic.Int64            // highest second ever seen
 	jumped    atomic.Bool             // the clock fell back in the running window

@@ -122,7 +122,7 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	h.afterEnd, h.atEnd = inputs[0].head.afterEnd, inputs[len(inputs)-1].head.atEnd
 	for _, sd := range inputs {
 		h.inputs = append(h.inputs, sd.head.uuid)
-		h.end = max(h.end, sd.head.end)
+		h.end, h.dated = max(h.end, sd.head.end), h.dated || sd.head.dated
 		ok := true
 		err := sd.eachFresh(route, func(block uint32) {
 			key, q := string(sd.img.key(block)), sd.img.quantity(block)

@@ -12,7 +12,7 @@ import (
 	"github.com/inprocess/meter/sink"
 )
 
-// Records yields every record that belongs to a route and whose window began in
+// Records yields every record that belongs to a route and whose time of use began in
 // [start, end), with its outcome: what is open, and what is settled and retained. It
 // fails at once if not all of it is retained. A segment that can't be read is in
 // Health; what is yielded is then not complete.
@@ -26,7 +26,8 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 	case start.Unix() < since:
 		return nil, fmt.Errorf("meter: records of windows before %s are not retained any more", time.Unix(since, 0).UTC().Format(time.RFC3339))
 	}
-	within := func(h *head) bool { return h.start >= start.Unix() && h.start < end.Unix() }
+	within := func(h *head) bool { return h.start >= start.Unix() && (h.start < end.Unix() || h.dated) }
+	used := func(r *routeRecord) bool { return r.Start.Unix() >= start.Unix() && r.Start.Unix() < end.Unix() }
 	return func(yield func(sink.Record, sink.Outcome) bool) {
 		l.tidying.Lock()
 		l.reading++
@@ -48,7 +49,7 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 			}
 			seen[sd.head.uuid] = true
 			for _, r := range found {
-				if !yield(r.Record, r.state.outcome()) {
+				if used(&r) && !yield(r.Record, r.state.outcome()) {
 					return
 				}
 			}
@@ -66,7 +67,7 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 				l.health.set("retained "+filepath.Base(f.path), fmt.Errorf("meter: retained segment %s is damaged, and records of it are missing: %w", filepath.Base(f.path), err))
 			}
 			for _, r := range found {
-				if !yield(r.Record, r.state.outcome()) {
+				if used(&r) && !yield(r.Record, r.state.outcome()) {
 					return
 				}
 			}

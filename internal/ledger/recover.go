@@ -103,7 +103,7 @@ func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sea
 		f.head.blocks = uint32(len(blocks) / blockSize)
 		sealBlocks(blocks, u)
 		img, _ = newImage(blocks, u, true)
-		f.head.slots = img.intact
+		f.head.slots, f.head.dated = img.intact, img.dated
 	}
 	l.raise(f.head.end - 1)
 	sd := newSealed(l, *f.head, f.path)
@@ -325,8 +325,7 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	if sd.head.merged {
 		return
 	}
-	month := monthOf(sd.head.start)
-	if month < monthOf(l.tick()) && !l.periodic.Load() {
+	if monthOf(sd.head.start) < monthOf(l.tick()) && !l.periodic.Load() {
 		return
 	}
 	sd.mu.Lock()
@@ -337,7 +336,8 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	defer sd.unload()
 	for _, block := range sd.img.slots {
 		if !sd.img.bad[block] {
-			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), month, sd.head.start, sd.head.end, sd.img.quantity(block))
+			used := sd.used(block).start
+			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), monthOf(used), used, sd.head.end, sd.img.quantity(block))
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	if d.any() {
 		l.reportDamage(seg.path, d)
 	}
-	sd.img, sd.head.slots = img, img.intact
+	sd.img, sd.head.slots, sd.head.dated = img, img.intact, img.dated
 	for _, block := range img.slots {
 		sd.decideRoutes(block)
 	}
@@ -64,7 +64,6 @@ func (l *Ledger) nextStartHint() int64 {
 // sealWords seals every slot's word and notes it in the running month. The
 // totals' lock makes both one step for whoever reads a total.
 func (l *Ledger) sealWords(seg *segment) (words []uint64) {
-	month := monthOf(seg.head.start)
 	words = make([]uint64, seg.used.Load())
 	l.totalsMu.Lock()
 	defer l.totalsMu.Unlock()
@@ -99,7 +98,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 			set, quantity = true, quantity+r.events.Load() // no more of them come
 		}
 		if set {
-			l.note(c.series, month, seg.head.start+1, int64(quantity))
+			l.note(c.series, monthOf(c.series.used(seg)), seg.head.start+1, int64(quantity))
 		}
 		c.series.leave(seg)
 	})

@@ -73,6 +73,7 @@ type image struct {
 	slots  []uint32          // blocks of the records' slots, in order
 	intact uint32            // slots found, stripes and unset ones included
 	events int               // those of them that are events'
+	dated  bool              // some of the records have a time of their own
 	extra  map[uint32]uint64 // what stripes add to their primary's count
 	bad    map[uint32]bool   // slots whose count can't be trusted
 }
@@ -140,6 +141,7 @@ func newImage(blocks []byte, u uuid, isSealed bool) (*image, damage) {
 		}
 	}
 	slices.Sort(img.slots)
+	img.dated = slices.ContainsFunc(img.slots, func(block uint32) bool { _, ok := usedIn(img.key(block)); return ok })
 	return img, d
 }
 
@@ -455,6 +457,10 @@ func (sd *sealed) record(block uint32, entry, attempt int) (sink.Record, error) 
 	if err != nil {
 		return sink.Record{}, err
 	}
+	used, dated := usedIn(sd.img.key(block))
+	if !dated {
+		used = interval{sd.head.start, sd.head.end}
+	}
 	return sink.Record{
 		ID:         sd.recordID(block, entry),
 		Feature:    feature,
@@ -462,8 +468,9 @@ func (sd *sealed) record(block uint32, entry, attempt int) (sink.Record, error) 
 		Dimensions: dimensions,
 		Kind:       sd.img.shape(block).kind(),
 		Quantity:   sd.img.quantity(block),
-		Start:      time.Unix(sd.head.start, 0).UTC(),
-		End:        time.Unix(sd.head.end, 0).UTC(),
+		Start:      time.Unix(used.start, 0).UTC(),
+		End:        time.Unix(used.end, 0).UTC(),
+		Backdated:  dated,
 		Attempt:    attempt,
 		Instance:   int(sd.head.instance),
 	}, nil

@@ -33,6 +33,7 @@ const (
 	evicted                        // no longer in the index; guarded by the shard's lock, with dimensions by the subject's, too
 	linked                         // with dimensions: among those of its subject; guarded by the lock of the subject's shard
 	tallied                        // its counts go through a Tally
+	backdated                      // its counts are of a time that its name says, which is over
 )
 
 func newSeries(f *Feature, name string, flags uint32) *Series {

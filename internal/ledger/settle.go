@@ -189,7 +189,7 @@ func (l *Ledger) Doubts(route int) (doubts []Doubt) {
 				alone = sd.pairs()
 			}
 			p := pair{found.Feature, found.Subject}
-			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped && !l.overlapped(sd, p)
+			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped && !found.Backdated && !l.overlapped(sd, p)
 			doubts = append(doubts, Doubt{found.Record, own && alone[p] == 1})
 		}
 	}
@@ -197,10 +197,11 @@ func (l *Ledger) Doubts(route int) (doubts []Doubt) {
 }
 
 // overlapped reports whether another segment has a record of p within sd's window, as
-// one that was merged or adopted may.
+// one that was merged or adopted may, or one that was reported later.
 func (l *Ledger) overlapped(sd *sealed, p pair) bool {
 	for _, other := range l.sealedNow() {
-		if other != sd && other.head.start < sd.head.end && sd.head.start < other.head.end && other.pairs()[p] > 0 {
+		within := other.head.start < sd.head.end && sd.head.start < other.head.end
+		if other != sd && (within || other.head.dated && other.head.start > sd.head.start) && other.pairs()[p] > 0 {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -139,7 +140,7 @@ func liveAndDie(t *testing.T, mode, dir string, n int) (died bool) {
 	l, err = openMode(testConfig(dir, routes), mode)
 	require.NoError(t, err, where)
 	for _, id := range queued { // whoever was not told that it is counted delivers it again
-		require.NoError(t, feature(t, l, "report", sink.Sum).AddEvent("queue", nil, "", id, 1), where)
+		require.NoError(t, feature(t, l, "report", sink.Sum).AddEvent("queue", nil, time.Time{}, "", id, 1), where)
 	}
 	require.NoError(t, l.Rotate(context.Background()), where)
 	for route, b := range billers {
@@ -222,7 +223,7 @@ func live(t *testing.T, l *Ledger, m *mortal, billers []*biller, acked, unsure m
 		_ = b.Resolve(results)
 	}
 	event := func(id string) {
-		if err := f.AddEvent("queue", nil, "", id, 1); err == nil || errors.Is(err, ErrUnsynced) {
+		if err := f.AddEvent("queue", nil, time.Time{}, "", id, 1); err == nil || errors.Is(err, ErrUnsynced) {
 			return // it comes again in the next life
 		} else if !m.isDead() {
 			t.Errorf("unexpected: %v", err)

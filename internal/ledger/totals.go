@@ -379,10 +379,9 @@ func (sd *sealed) foldOf() (*fold, error) {
 	if sd.head.merged {
 		return f, nil // its inputs were the ones that were counted
 	}
-	month := monthOf(sd.head.start)
 	for _, block := range img.slots {
 		if !img.bad[block] {
-			k := usageKey{string(img.key(block)), month, img.shape(block).kind()}
+			k := usageKey{string(undated(img.key(block))), monthOf(sd.used(block).start), img.shape(block).kind()}
 			f.addUsage(k, sd.head.end, img.quantity(block))
 			sd.addPeriod(f, block)
 		}

@@ -1,0 +1,195 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// Usage that is reported after its window has ended is counted in the running segment,
+// in a series of its own whose key names the window that it belongs to: a record with a
+// time of its own. All that keeps and moves counts does the same with it as with any.
+
+const (
+	// usualBucket is the window of backdated usage where windows end by Flush alone.
+	usualBucket = time.Minute
+	// MaxAhead is how far ahead of this machine's clock an event may be dated.
+	MaxAhead = 5 * time.Minute
+)
+
+// interval is the time [start, end) in which something was used, in seconds.
+type interval struct{ start, end int64 }
+
+// appendBackdated encodes the name of a backdated series: that of the series, with its
+// time under a name that no dimension has.
+func appendBackdated(b []byte, feature, subject string, dimensions map[string]string, used interval) []byte {
+	var at [2 * binary.MaxVarintLen64]byte
+	text := binary.AppendVarint(binary.AppendVarint(at[:0], used.start), used.end-used.start)
+	b = appendText(appendText(b, feature), subject)
+	b = appendText(appendText(b, ""), string(text))
+	return appendDimensions(b, dimensions)
+}
+
+// usedIn is the time that a key names; not ok if it is no backdated one.
+func usedIn(key []byte) (used interval, ok bool) {
+	for range 2 { // feature and subject
+		n, read := binary.Uvarint(key)
+		if read <= 0 || n > uint64(len(key)-read) {
+			return used, false
+		}
+		key = key[read+int(n):]
+	}
+	if len(key) < 2 || key[0] != 0 {
+		return used, false
+	}
+	n, read := binary.Uvarint(key[1:])
+	if read <= 0 || n > uint64(len(key)-1-read) {
+		return used, false
+	}
+	text := key[1+read:][:n]
+	start, read := binary.Varint(text)
+	if read <= 0 {
+		return used, false
+	}
+	length, more := binary.Varint(text[read:])
+	if more <= 0 || start < 0 || length <= 0 || start > maxSecond || length > maxSecond {
+		return used, false
+	}
+	return interval{start, start + length}, true
+}
+
+// maxSecond is the last one of the year 9999.
+const maxSecond = 253402300799
+
+// undated is the key of what a backdated one counts, whenever that was.
+func undated(key []byte) []byte {
+	if _, ok := usedIn(key); !ok {
+		return key
+	}
+	feature, subject, dimensions, err := decodeKey(key)
+	if err != nil {
+		return key
+	}
+	return appendKey(nil, feature, subject, dimensions)
+}
+
+// used is when that was used which the series counts in seg.
+func (s *Series) used(seg *segment) (start int64) {
+	if s.is(backdated) {
+		if used, ok := usedIn([]byte(s.name())); ok {
+			return used.start
+		}
+	}
+	return seg.head.start
+}
+
+// used is when that was used which the slot at block holds. The caller holds mu.
+func (sd *sealed) used(block uint32) interval {
+	if used, ok := usedIn(sd.img.key(block)); ok {
+		return used
+	}
+	return interval{sd.head.start, sd.head.end}
+}
+
+// SeriesAt is Series for what was used at a time, to the second; zero: now. ErrTime if
+// that is further ahead than MaxAhead, or so long ago that a route would not take it.
+func (f *Feature) SeriesAt(subject string, dimensions map[string]string, at time.Time) (*Series, error) {
+	l := f.ledger
+	if at.IsZero() || at.Unix() >= l.began.Load() {
+		if ahead := time.Until(at); ahead > MaxAhead {
+			return nil, fmt.Errorf("%w: %s is %v ahead of this machine's clock, at most %v are allowed", ErrTime, at.UTC().Format(time.RFC3339), ahead.Round(time.Second), MaxAhead)
+		}
+		return f.Series(subject, dimensions)
+	}
+	if err := checkSeries(subject, dimensions); err != nil {
+		return nil, err
+	}
+	used := l.bucket(at.Unix())
+	if err := l.checkAge(at, used); err != nil {
+		return nil, err
+	}
+	key := string(appendBackdated(nil, f.name, subject, dimensions, used))
+	if len(key) > maxKey {
+		return nil, fmt.Errorf("%w: subject and dimensions have %d bytes together, at most %d are allowed", ErrName, len(key), maxKey)
+	}
+	l.backdates.Store(true)
+	return f.named(key, subject, backdated), nil
+}
+
+// checkAge says why what was used at a time can't be counted any more; nil if it can.
+func (l *Ledger) checkAge(at time.Time, used interval) error {
+	if at.Unix() < 0 {
+		return fmt.Errorf("%w: %s is before 1970", ErrTime, at.UTC().Format(time.RFC3339))
+	}
+	// Until its record can be sent the running window has to end.
+	age := time.Since(time.Unix(used.start, 0)) + max(l.window, 0)
+	for i := range l.routes {
+		if r := &l.routes[i]; r.MaxAge > 0 && age > r.MaxAge {
+			return fmt.Errorf("%w: %s is too long ago: route %q takes what is at most %v old", ErrTime, at.UTC().Format(time.RFC3339), r.Name, r.MaxAge)
+		}
+	}
+	return nil
+}
+
+// bucket is the window that a second before the running one belongs to: where windows
+// regularly begin and end, which months do, too.
+func (l *Ledger) bucket(second int64) interval {
+	length := l.window
+	if length <= 0 {
+		length = usualBucket
+	}
+	at := time.Unix(second, 0)
+	start := at.Truncate(length)
+	from, to := monthBounds(monthOf(second))
+	b := interval{max(start.Unix(), from.Unix()), min(start.Add(length).Unix(), to.Unix(), l.began.Load())}
+	b.end = max(b.end, b.start+1)
+	return b
+}
+
+// tidyBackdated forgets backdated series that have been sealed, for each is of a time
+// that is over. Their part in the running month goes to the subject's own series.
+func (l *Ledger) tidyBackdated() {
+	if !l.backdates.Swap(false) {
+		return
+	}
+	for _, f := range l.featuresNow() {
+		done := make(map[*Series]bool)
+		left := false
+		f.dimensioned.evict(l, func(s *Series) bool {
+			if !s.is(backdated) {
+				return false
+			}
+			_, subject, _, err := decodeKey([]byte(s.name()))
+			plain := f.plain.find(subject)
+			if err != nil || plain == nil || s.seg.Load() != nil {
+				left = true
+				return false
+			}
+			if s.is(tallied) {
+				s.unmark(tallied)
+				f.tallies.bySeries.Delete(s)
+			}
+			plain.total = combine(f.kind, plain.total, s.total)
+			s.total = 0
+			done[plain] = true
+			return true
+		})
+		if left {
+			l.backdates.Store(true)
+		}
+		for plain := range done {
+			plain.unlinkLocked()
+		}
+	}
+}
+
+// unlinkLocked is unlinkEvicted for who holds no lock.
+func (s *Series) unlinkLocked() {
+	x := s.index()
+	sh := x.shard(x.hash(s.name()))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s.feature.ledger.totalsMu.Lock()
+	defer s.feature.ledger.totalsMu.Unlock()
+	s.unlinkEvicted()
+}
