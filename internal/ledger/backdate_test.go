@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +33,8 @@ func TestBackdatedUsageKeepsItsTime(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode string) {
 		now := midMonth()
 		dir := t.TempDir()
-		l := open(t, mode, dir, minutely)
+		brief := func(c *Config) { c.EventWindow = time.Minute }
+		l := open(t, mode, dir, minutely, brief)
 		f := feature(t, l, "calls", sink.Sum)
 		week, month := now.Add(-7*24*time.Hour), now.AddDate(0, -1, 0)
 		region := map[string]string{"region": "eu"}
@@ -75,18 +77,22 @@ func TestBackdatedUsageKeepsItsTime(t *testing.T) {
 			{minute, "eu"}:                          32,
 		}, got)
 
+		time.Sleep(10 * time.Minute)
 		l.tidy()
+		require.Empty(t, l.sealedNow())
 		require.Zero(t, size(f.dimensioned), "series of times that are over")
 		require.EqualValues(t, want, inMonth(f))
 		if mode == "memory" {
 			return
 		}
+		data, err := os.ReadFile(l.totals.file.Name())
+		require.NoError(t, err)
+		all, _ := (&totals{folded: make(map[uuid]bool), books: make(map[account]int64)}).decode(data)
+		require.Len(t, all.usages, 3, "times are left out: two months, and one of them with a region, too")
 		shut(t, l)
-		l = open(t, mode, dir, minutely)
+		l = open(t, mode, dir, minutely, brief)
 		f = feature(t, l, "calls", sink.Sum)
 		require.EqualValues(t, want, inMonth(f), "after a restart, when it is folded")
-		require.NoError(t, f.AddEvent("acme", nil, time.Time{}, "", "row-1", 64))
-		require.EqualValues(t, want, inMonth(f))
 	})
 }
 
@@ -201,6 +207,28 @@ func TestDoubtIsNotAloneWithBackdatedUsage(t *testing.T) {
 		for _, d := range doubts {
 			require.Equal(t, d.Subject == "alone", d.Alone, "%+v", d)
 		}
+	})
+}
+
+// TestBackdatedUsageGetsTooOld has it wait for a person, as any that is too old.
+func TestBackdatedUsageGetsTooOld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		now := midMonth()
+		l := open(t, "memory", "", minutely, func(c *Config) { c.Routes[0].MaxAge = 35 * 24 * time.Hour })
+		f := feature(t, l, "calls", sink.Sum)
+		require.NoError(t, f.Add("acme", 1))
+		require.NoError(t, f.used("acme", now.AddDate(0, 0, -34), 2))
+		rotate(t, l)
+		time.Sleep(36 * time.Hour)
+		require.EqualValues(t, 1, sum(deliver(t, l, 0, sink.Delivered), "calls", "acme"))
+		held := 0
+		for r, outcome := range l.Quarantine() {
+			require.Equal(t, sink.Pending, outcome)
+			require.EqualValues(t, 2, r.Quantity)
+			held++
+		}
+		require.Equal(t, 1, held)
 	})
 }
 
