@@ -11,9 +11,9 @@ import (
 // trace is what this process knows of the attempts on a record in doubt. The zero
 // value: nothing, for an earlier process made them.
 type trace struct {
-	payer   string    // item or customer that may be billed for it
-	moved   int64     // the second that it was added to, instead of its own; 0: it was not
-	movedAt time.Time // and when that was tried first
+	payer string    // item or customer that may be billed for it
+	moved int64     // the second that it was added to, instead of its own; 0: it was not
+	since time.Time // when what leaves doubt was tried first
 }
 
 // traces remember records in doubt.

@@ -82,6 +82,11 @@ import (
 // subscription, is added up within that period whatever Late says; a level is rejected.
 // Nothing is added up on an item that did not exist when it was used.
 //
+// What is reported after its window has ended ([sink.Record].Backdated) is added up, for
+// the seconds of its window may be taken. Its key protects it as with Increment, but not
+// over a restart: a record in doubt from before it waits for a person. If its billing
+// period is over, Late decides.
+//
 // Where a subscription ends with its period (cancel_at_period_end), nothing is left to
 // bill what comes late. If its subject is the subscription or an item of it, the record
 // is rejected. A customer, or what metadata holds, may get another subscription: there it

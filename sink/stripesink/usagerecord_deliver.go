@@ -67,7 +67,11 @@ func (u *UsageRecords) deliver(ctx context.Context, r sink.Record) (err error, h
 	if wait := time.Until(time.Unix(second, 0)); wait > 0 {
 		return sink.RetryAfter(notSent(sink.ErrNotApplied, "its second has not come yet"), wait), false
 	}
-	err, halt = u.post(ctx, r, p, u.request(r, second), trace{payer: p.item.id})
+	attempt := trace{payer: p.item.id, since: known.since}
+	if attempt.since.IsZero() {
+		attempt.since = time.Now()
+	}
+	err, halt = u.post(ctx, r, p, u.request(r, second), attempt)
 	switch {
 	case errors.Is(err, errGone):
 		u.payers.forget(r.Subject)
@@ -104,16 +108,22 @@ func (u *UsageRecords) canceled(ctx context.Context, r sink.Record, was payer, r
 
 // second is where a record stands.
 func (u *UsageRecords) second(r sink.Record) int64 {
-	if u.cfg.Increment {
+	switch {
+	case u.cfg.Increment:
 		return timestamp(r)
+	case r.Backdated: // the seconds of its window are those of records that were in time
+		return u.registers.spare(timestamp(r))
 	}
 	return u.registers.second(r)
 }
 
+// adds reports whether a record is added up at its second, instead of set there.
+func (u *UsageRecords) adds(r sink.Record) bool { return u.cfg.Increment || r.Backdated }
+
 // request sets the record's own second, under a key that Stripe has stored no answer
 // to, or adds the record up under a key that Stripe knows again.
 func (u *UsageRecords) request(r sink.Record, second int64) *stripe.UsageRecordParams {
-	if u.cfg.Increment {
+	if u.adds(r) {
 		return addition(r, second, r.ID)
 	}
 	params := addition(r, second, r.ID+"-"+rand.Text())

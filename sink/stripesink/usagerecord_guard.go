@@ -30,7 +30,7 @@ func (u *UsageRecords) check(r sink.Record) error {
 // guard refuses what would bill p twice or not at all.
 func (u *UsageRecords) guard(ctx context.Context, r sink.Record, p payer, known trace) (err error, halt bool) {
 	second := u.second(r)
-	if !u.cfg.Increment {
+	if !u.adds(r) {
 		if p.item.thresholds || p.contract.thresholds {
 			return notSent(sink.ErrNotApplied, "item %s has billing thresholds, so Stripe takes only increments: set UsageRecordsConfig.Increment", p.item.id), false
 		}
@@ -48,7 +48,9 @@ func (u *UsageRecords) guard(ctx context.Context, r sink.Record, p payer, known 
 		return notSent(sink.ErrRejected, "it may be billed by item %s already, and its subject leads to %s now", known.payer, p.item.id), false
 	case known.payer == "" && p.item.created > second:
 		return notSent(sink.ErrRejected, "it may be billed already, by an item before %s, which is younger", p.item.id), false
-	case u.cfg.Increment || known.moved != 0:
+	case r.Backdated && !u.cfg.Increment && (known.payer == "" || time.Since(known.since) >= movedFor):
+		return notSent(sink.ErrRejected, "it may be billed already, and Stripe may have forgotten its key, or the process was started anew since"), false
+	case u.adds(r) || known.moved != 0:
 		return nil, false // Stripe knows its key again
 	case p.contract.start >= second:
 		return notSent(sink.ErrRejected, "it may be billed already, and its billing period is over: Stripe might take it for new usage"), false

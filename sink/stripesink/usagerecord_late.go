@@ -29,9 +29,9 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	switch {
 	case p.item.id != was.item.id:
 		return errMoved(was, p), false
-	case u.second(r) > p.contract.start && u.cfg.Increment && !r.Doubt:
+	case u.second(r) > p.contract.start && u.adds(r) && !r.Doubt:
 		// Refused for a clock that was ahead, and stored under its key.
-		return u.add(ctx, r, p, trace{payer: p.item.id, moved: u.second(r), movedAt: now})
+		return u.add(ctx, r, p, trace{payer: p.item.id, moved: u.second(r), since: now})
 	case u.second(r) > p.contract.start:
 		return fmt.Errorf("%w; but the running period of %s began before", refused, p.contract.id), false
 	case r.Doubt:
@@ -47,13 +47,13 @@ func (u *UsageRecords) late(ctx context.Context, r sink.Record, was payer, refus
 	if second <= p.contract.start {
 		return sink.RetryAfter(notSent(sink.ErrNotApplied, "the running period has only just begun"), u.registers.apart()), false
 	}
-	return u.add(ctx, r, p, trace{payer: p.item.id, moved: second, movedAt: now})
+	return u.add(ctx, r, p, trace{payer: p.item.id, moved: second, since: now})
 }
 
 // addAgain sends what may have been added up in the running period: the same once
 // more, while Stripe knows it again.
 func (u *UsageRecords) addAgain(ctx context.Context, r sink.Record, p payer, known trace) (err error, halt bool) {
-	if time.Since(known.movedAt) >= movedFor {
+	if time.Since(known.since) >= movedFor {
 		return notSent(sink.ErrRejected, "it may be billed already, in a later period, and Stripe may have forgotten its key"), false
 	}
 	return u.add(ctx, r, p, known)
