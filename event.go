@@ -43,9 +43,19 @@ type Event struct {
 // was billed before that is billed again if its event comes again. A directory that
 // is adopted brings its events along; a restored backup knows those that it has.
 // IDs are told apart by 128 bits of their SHA-256.
+//
+// With a Time before the running window, the quantity stands in the window of that time,
+// or with Window OnFlush in its minute, as a record of its own (sink.Record.Backdated),
+// and counts in the calendar month, and the period of a quota, in which it was used.
+// That holds also once those are over: usage never moves into another period by itself.
+// What becomes of it then is the sink's to say: Stripe's meters bill it as long as the
+// period's invoice isn't finalized, and stripesink.UsageRecords as its Late says, which
+// cryptolenssink can't, so it rejects usage of a month that is over, and a person
+// decides. A Time up to 5 minutes ahead is now, for clocks differ.
 // Blocking: as for Add.
 // Errors: as for Add; ErrName for the ID, too. ErrConflict: the ID was counted with
-// another quantity or subject, which stands.
+// another quantity or subject, which stands. ErrTime: the Time is further ahead, or
+// longer ago than the MaxAge of a route's sink, counted from the begin of its window.
 func (f *Feature) AddEvent(ctx context.Context, e Event) error {
 	var values map[string]string
 	if d := dimensionsOf(ctx); d != nil {

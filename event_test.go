@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
@@ -132,4 +134,40 @@ func TestIdempotencyKeyIsAnsweredWithoutItself(t *testing.T) {
 	h.ServeHTTP(w, r)
 	require.Equal(t, `{"type":"about:blank","title":"Bad Request","status":400,"detail":"The Idempotency-Key field has 300 bytes, at most 255."}`+"\n", w.Body.String())
 	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+}
+
+// TestEventTime bills usage in the window in which it was, whenever it is reported.
+func TestEventTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(20 * 24 * time.Hour)
+		b := open(t)
+		f, ctx := b.Feature("orders"), t.Context()
+		now := time.Now()
+		used := now.AddDate(0, 0, -9).Add(17 * time.Second)
+		row := Event{ID: "import-7/row-12", Subject: "s", Quantity: 40, Time: used}
+		for range 2 {
+			require.NoError(t, f.AddEvent(ctx, row))
+		}
+		require.NoError(t, f.AddEvent(ctx, Event{Subject: "s", Quantity: 2, Time: used}))
+		require.NoError(t, f.AddEvent(ctx, Event{Subject: "s", Quantity: 1, Time: now.Add(time.Minute)}))
+		require.NoError(t, f.AddEvent(ctx, Event{Subject: "s", Quantity: 100, Time: now.AddDate(0, -1, 0)}))
+		require.ErrorIs(t, f.AddEvent(ctx, Event{Subject: "s", Quantity: 1, Time: now.Add(time.Hour)}), ErrTime)
+		require.EqualValues(t, 43, f.Total("s").Quantity, "of the running month")
+		require.NoError(t, b.Flush(ctx))
+		require.EqualValues(t, 43, f.Total("s").Quantity)
+		got := map[time.Time]int64{}
+		for _, r := range b.sink.Records() {
+			got[r.Start] += r.Quantity
+			require.Equal(t, r.Quantity != 1, r.Backdated)
+			require.False(t, r.Start.After(now))
+		}
+		require.Equal(t, map[time.Time]int64{
+			now.UTC():                        1,
+			used.Truncate(time.Minute).UTC(): 42,
+			now.AddDate(0, -1, 0).Truncate(time.Minute).UTC(): 100,
+		}, got)
+		require.Equal(t, Books{{Feature: "orders", Route: "memory", Accepted: 143, Delivered: 143, Duplicates: 1}}, b.Books())
+		require.NoError(t, b.Shutdown(ctx))
+	})
 }

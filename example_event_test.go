@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"time"
 
 	"github.com/inprocess/meter"
 )
@@ -26,6 +27,21 @@ func ExampleFeature_AddEvent() {
 	// <nil>
 	// <nil>
 	// 3
+	// true
+}
+
+// An import tells what was used days ago: it is billed in the window in which it was.
+func ExampleEvent() {
+	m, _ := memory()
+	storage := m.Feature("storage")
+	yesterday := time.Now().AddDate(0, 0, -1)
+	row := meter.Event{ID: "import-7/row-12", Subject: "cus_1", Quantity: 40, Time: yesterday}
+	fmt.Println(storage.AddEvent(context.Background(), row))
+
+	row.ID, row.Time = "import-7/row-13", time.Now().Add(time.Hour)
+	fmt.Println(errors.Is(storage.AddEvent(context.Background(), row), meter.ErrTime))
+	// Output:
+	// <nil>
 	// true
 }
 

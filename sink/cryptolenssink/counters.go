@@ -68,6 +68,9 @@ import (
 // A counter has 32 bits. One that is full takes no more, and its records stay pending
 // until it is reset.
 //
+// A counter has no time: usage counts when it arrives. Usage that is reported for a
+// calendar month that is over ([sink.Record].Backdated) is therefore rejected.
+//
 // Dimensions are not sent. A level can't have any.
 //
 // Concurrency: safe.

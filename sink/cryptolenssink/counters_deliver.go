@@ -68,6 +68,9 @@ func (c *Counters) check(r sink.Record) error {
 	if err := checkQuantity(r); err != nil {
 		return err
 	}
+	if err := checkTime(r); err != nil {
+		return err
+	}
 	return c.checkFeature(r.Feature)
 }
 

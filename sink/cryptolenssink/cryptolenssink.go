@@ -57,7 +57,9 @@ import (
 //
 // Cryptolens has one number for each key. Usage counts when it arrives, whatever
 // Record.Start and End say: what is delivered after the end of a billing period is
-// billed in the next one. Dimensions are not sent.
+// billed in the next one. Usage that is reported for a calendar month that is over
+// ([sink.Record].Backdated) is therefore rejected, and a person decides. Dimensions are
+// not sent.
 //
 // Concurrency: safe.
 type Sink struct {

@@ -40,6 +40,9 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if err := checkQuantity(r); err != nil {
 		return err, false
 	}
+	if err := checkTime(r); err != nil {
+		return err, false
+	}
 	if err := s.checkFeature(r.Feature); err != nil {
 		return err, false
 	}
@@ -60,6 +63,16 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 		return nil, halt
 	}
 	return err, halt
+}
+
+// checkTime refuses usage that is reported for a month that is over: Cryptolens would
+// take it for usage of now, and bill it in another period than its own.
+func checkTime(r sink.Record) error {
+	used, now := r.Start.UTC(), time.Now().UTC()
+	if r.Backdated && (used.Year() != now.Year() || used.Month() != now.Month()) {
+		return reject(r, "it was used in %s, which is over, and Cryptolens counts usage when it arrives: bill it by hand", used.Format("January 2006"))
+	}
+	return nil
 }
 
 // checkQuantity refuses what the API would not take for what it is.

@@ -138,6 +138,28 @@ func TestBadRecordsAreNotSent(t *testing.T) {
 	require.EqualValues(t, math.MaxInt32, v.sink().Limits().MaxQuantity)
 }
 
+// Usage that is reported for a month that is over must not be billed in this one.
+func TestUsageOfAMonthThatIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(40 * 24 * time.Hour)
+		over, running, late := record(0, 1), record(1, 2), record(2, 4)
+		over.Start = time.Now().AddDate(0, -1, 0)
+		over.End = over.Start.Add(time.Minute)
+		late.Start, late.End = over.Start, over.End // counted in time, and delivered late
+		running.Start = time.Now().Add(-time.Hour)
+		running.End = running.Start.Add(time.Minute)
+		over.Backdated, running.Backdated = true, true
+		for _, s := range []sink.Sink{newVendor().sink(), newVendor().counters()} {
+			errs := outcomes(t, s.Deliver(t.Context(), []sink.Record{over, running, late}), 3)
+			require.ErrorIs(t, errs[0], sink.ErrRejected)
+			require.ErrorContains(t, errs[0], "January 2000")
+			require.NoError(t, errs[1])
+			require.NoError(t, errs[2])
+		}
+	})
+}
+
 // Whoever has no key yet keeps nobody waiting.
 func TestSubjectWithoutKey(t *testing.T) {
 	t.Parallel()

@@ -34,13 +34,14 @@ type recordJSON struct {
 	End        time.Time         `json:"end"`
 	Attempt    int               `json:"attempt"`
 	Doubt      bool              `json:"doubt"`
+	Backdated  bool              `json:"backdated,omitempty"`
 	Instance   int               `json:"instance"`
 }
 
 func toJSON(r sink.Record) recordJSON {
 	return recordJSON{
 		ID: r.ID, Feature: r.Feature, Subject: r.Subject, Dimensions: r.Dimensions, Kind: r.Kind.String(), Quantity: &r.Quantity,
-		Start: r.Start.UTC(), End: r.End.UTC(), Attempt: r.Attempt, Doubt: r.Doubt, Instance: r.Instance,
+		Start: r.Start.UTC(), End: r.End.UTC(), Attempt: r.Attempt, Doubt: r.Doubt, Backdated: r.Backdated, Instance: r.Instance,
 	}
 }
 
@@ -48,7 +49,7 @@ func toJSON(r sink.Record) recordJSON {
 func (j recordJSON) record() (sink.Record, error) {
 	r := sink.Record{
 		ID: j.ID, Feature: j.Feature, Subject: j.Subject, Dimensions: j.Dimensions,
-		Start: j.Start.UTC(), End: j.End.UTC(), Attempt: max(j.Attempt, 1), Doubt: j.Doubt, Instance: j.Instance,
+		Start: j.Start.UTC(), End: j.End.UTC(), Attempt: max(j.Attempt, 1), Doubt: j.Doubt, Backdated: j.Backdated, Instance: j.Instance,
 	}
 	if len(r.Dimensions) == 0 {
 		r.Dimensions = nil
