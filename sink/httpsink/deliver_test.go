@@ -379,3 +379,14 @@ func TestDeliverEndsWithItsTimeout(t *testing.T) {
 		})
 	}
 }
+
+// The receiver learns all that a record says, so that it can pass it on to a biller.
+func TestRecordArrivesAsItWas(t *testing.T) {
+	t.Parallel()
+	store := memsink.New()
+	b := newBackend(t, store, nil)
+	r := record(0, 3)
+	r.Backdated, r.Instance, r.Dimensions = true, 2, map[string]string{"region": "eu"}
+	require.NoError(t, newSink(t, httpsink.Config{Secret: secret}, b.url()).Deliver(t.Context(), []sink.Record{r}))
+	require.Equal(t, []sink.Record{r}, store.Records())
+}
