@@ -261,6 +261,9 @@ func FuzzBackdatedKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key []byte) {
 		used, ok := usedIn(key)
 		feature, subject, dimensions, err := decodeKey(key)
+		if ok {
+			require.NotContains(t, dimensions, "")
+		}
 		if !ok || err != nil {
 			return
 		}

@@ -37,6 +37,7 @@ func appendText(b []byte, s string) []byte {
 // decodeKey is appendKey's inverse, and that of appendBackdated but for the time. The
 // strings do not alias key.
 func decodeKey(key []byte) (feature, subject string, dimensions map[string]string, err error) {
+	whole := key
 	next := func() (string, bool) {
 		n, used := binary.Uvarint(key)
 		if used <= 0 || n > uint64(len(key)-used) {
@@ -51,14 +52,15 @@ func decodeKey(key []byte) (feature, subject string, dimensions map[string]strin
 	if !ok1 || !ok2 || feature == "" {
 		return "", "", nil, fmt.Errorf("series key malformed")
 	}
+	if _, dated := usedIn(whole); dated {
+		next() // the name that no dimension has
+		next()
+	}
 	for len(key) > 0 {
 		name, ok1 := next()
 		value, ok2 := next()
-		if !ok1 || !ok2 {
+		if !ok1 || !ok2 || name == "" {
 			return "", "", nil, fmt.Errorf("series key malformed")
-		}
-		if name == "" {
-			continue // when it was used
 		}
 		if dimensions == nil {
 			dimensions = make(map[string]string)
