@@ -28,6 +28,17 @@ func call(t testing.TB, f *Feature, subject string, q Quota, held, n int64) bool
 	return true
 }
 
+// heldTo is how a subject stands with a quota that it is held to.
+func heldTo(t testing.TB, f *Feature, subject string, q Quota) Standing {
+	t.Helper()
+	tally, a, err := f.Reserve(nil, subject, &q, 0, false)
+	require.NoError(t, err)
+	if a != Refused {
+		tally.Release(0)
+	}
+	return tally.Standing()
+}
+
 func TestStandings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -65,9 +76,11 @@ func TestPeriodsFollowQuotas(t *testing.T) {
 		}
 		is := func(q Quota, counted, start, end, used int64) {
 			t.Helper()
-			s, err := f.Look("s", q)
-			require.NoError(t, err)
-			require.Equal(t, []int64{counted, start, end, used}, []int64{s.Counted, s.Start, s.End, s.Used})
+			want := []int64{counted, start, end, used}
+			s := f.Look("s", q)
+			require.Equal(t, want, []int64{s.Counted, s.Start, s.End, s.Used})
+			s = heldTo(t, f, "s", q)
+			require.Equal(t, want, []int64{s.Counted, s.Start, s.End, s.Used})
 		}
 		a := Quota{Limit: 100, Used: 7, Start: day(1), End: day(20)}
 		require.True(t, call(t, f, "s", a, 1, 5))
@@ -86,10 +99,10 @@ func TestPeriodsFollowQuotas(t *testing.T) {
 		is(b, 7, day(20), day(50), 2)
 		is(Quota{Limit: 100}, 4, time.Date(2000, 5, 1, 0, 0, 0, 0, time.UTC).Unix(), time.Date(2000, 6, 1, 0, 0, 0, 0, time.UTC).Unix(), 0)
 		c := Quota{Limit: 100, Start: day(39), End: day(69)} // another plan since yesterday
-		is(c, 0, day(39), day(69), 0)
+		is(c, 4, day(39), day(69), 0)                        // of the window that runs
 		require.True(t, call(t, f, "s", c, 1, 1))
-		is(c, 1, day(39), day(69), 0)
-		is(Quota{Limit: 100, Start: day(39), End: day(60)}, 1, day(39), day(60), 0)
+		is(c, 5, day(39), day(69), 0)
+		is(Quota{Limit: 100, Start: day(39), End: day(60)}, 5, day(39), day(60), 0)
 	})
 }
 
