@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
 	"github.com/stretchr/testify/require"
 )
 
@@ -331,6 +332,54 @@ func TestLimitFails(t *testing.T) {
 		require.NotContains(t, fmt.Sprint(m.logs.all()), "secret\"")
 		m = open(t, func(c *Config) { c.AllowUnknown = true })
 		require.True(t, try(t, m.Feature("f", Limit(limit)), "s", 1))
+	}
+}
+
+// What reports a decision may fail in any way: nothing stays reserved.
+func TestHoldsOfDecisionsThatNobodyHears(t *testing.T) {
+	t.Parallel()
+	for name, hear := range map[string]func(){
+		"goexit": func() { runtime.Goexit() },
+		"panic":  func() { panic("a bug") },
+		"nil":    func() { panic(nil) },
+	} {
+		for _, inShadow := range []bool{false, true} {
+			m := open(t, func(c *Config) {
+				c.Shadow = inShadow
+				c.OnDecision = func(context.Context, Decision) { hear() }
+			})
+			f := m.Feature("f", limited(license.Quota{Limit: 10}), Hold(4))
+			for _, run := range []func(){
+				func() {
+					_, call, err := f.Begin(as("s"))
+					require.NoError(t, err)
+					call.Cancel()
+				},
+				func() { _ = Do(as("s"), f, func(context.Context) error { return nil }) },
+			} {
+				var done sync.WaitGroup
+				done.Go(run)
+				done.Wait()
+				require.Zero(t, f.Total("s").Held, name)
+			}
+		}
+	}
+}
+
+// Quotas bound what is added up.
+func TestLimitsOfLevelsPanic(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	for _, kind := range []sink.Kind{sink.Max, sink.Last} {
+		name := fmt.Sprint("f ", kind)
+		for option, o := range map[string]FeatureOption{"Limit": limited(license.Quota{Limit: 1}), "Thresholds": Thresholds(func(Threshold) {}, 80)} {
+			declare := func() { m.Feature(name, Kind(kind), o) }
+			for range 2 {
+				require.PanicsWithValue(t, fmt.Sprintf("meter: feature %q: %s on a feature of kind %v, whose levels no call adds to; quotas bound features of kind sum", name, option, kind), declare)
+			}
+		}
+		m.Feature(name, Kind(kind))
+		require.Panics(t, func() { m.Feature(name, Kind(kind), limited(license.Quota{Limit: 1})) })
 	}
 }
 
