@@ -187,7 +187,7 @@ func (p *periods) sync(upTo uint64) error {
 		return errBroken // a sync that failed once proves nothing when it works again
 	}
 	err := p.store.steps(
-		step{"sync periods", func() error { return disk.Sync(file) }},
+		step{"sync bounds", func() error { return disk.Sync(file) }},
 		step{"sync directory", func() error { return syncDir(p.store.dir) }},
 	)
 	p.mu.Lock()
