@@ -104,6 +104,7 @@ func (l *Ledger) adoptDir(dir string) error {
 	if len(evidence) == 0 && len(bounds) > 0 { // which may be like those of others
 		evidence = append([]byte(filepath.Base(dir)), bounds...)
 	}
+	all.periods = l.adoptedUse(all, waiting)
 	moved, err := l.moveSegments(dir, waiting)
 	if err != nil {
 		return err
@@ -233,7 +234,6 @@ func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, fo
 	}
 	sum := sha256.Sum256(data)
 	all.segment, all.books = uuid(sum[:16]), books
-	all.periods = l.adoptedUse(all)
 	if l.totals.folded[all.segment] {
 		return nil
 	}

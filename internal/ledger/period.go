@@ -81,14 +81,14 @@ func (t *Tally) catchUp() {
 }
 
 // adoptPeriods learns the bounds that the owner of an adopted directory knew, before
-// its windows come: of subjects whose bounds are not known here, or which had got newer
-// ones there. What was counted in a period before that is told by adoptedUse.
+// its windows come: of subjects of whom none are known here, or none that run. What was
+// counted in a period before that is told by adoptedUse.
 func (l *Ledger) adoptPeriods(all *fold) {
 	for _, t := range l.eachPeriod(all, func(k periodKey, t *Tally) bool {
 		theirs := all.periods[k]
 		at, _, window := t.look()
 		theirs.roll(at)
-		if t.own.end != 0 && (theirs.start <= t.own.start || theirs.since <= t.own.since) {
+		if t.own.end != 0 && theirs.start < t.own.end {
 			return false
 		}
 		theirs.base, theirs.counted = 0, 0
@@ -103,22 +103,66 @@ func (l *Ledger) adoptPeriods(all *fold) {
 	}
 }
 
-// adoptedUse is what an adopted directory has folded away of the periods that run here:
-// of the same one, or of one that shares time with it. It counts from when the totals
-// that say so are ours, and its windows count as ours do.
-func (l *Ledger) adoptedUse(all *fold) map[periodKey]period {
-	use := make(map[periodKey]period)
+// adoptedUse is what an adopted directory has counted in the periods that run here, or
+// that share time with one of those, and that won't count by itself: what it has folded
+// away, and such of the windows that still wait there as would count there and won't
+// here. It counts from when the totals that say so are ours. Where a process died
+// between moving windows and that, those that were moved are not told of.
+func (l *Ledger) adoptedUse(all *fold, waiting []*sealed) map[periodKey]period {
+	type both struct{ theirs, own period }
+	shared := make(map[string]*both)
 	l.eachPeriod(all, func(k periodKey, t *Tally) bool {
 		theirs := all.periods[k]
-		n := add(theirs.base, theirs.counted)
 		theirs.roll(l.began.Load())
 		if own := t.own; theirs.since == k.since && theirs.start < own.end && own.start < theirs.end {
-			k.since, own.counted = own.since, n
-			use[k] = own
+			own.counted = theirs.counted
+			shared[k.key] = &both{theirs, own}
 		}
 		return false
 	})
+	if len(shared) == 0 {
+		return nil
+	}
+	for _, sd := range waiting {
+		sd.eachSum(func(feature, subject string, n int64) {
+			b := shared[string(appendKey(nil, feature, subject, nil))]
+			switch at := sd.head.start; {
+			case b == nil:
+			case at >= b.theirs.since && at < b.own.since:
+				b.own.counted = add(b.own.counted, n)
+			case at >= b.own.since && at < b.theirs.since && monthOf(at) == monthOf(b.theirs.since):
+				b.theirs.base = max(0, b.theirs.base-n) // it was part of that
+			}
+		})
+	}
+	use := make(map[periodKey]period, len(shared))
+	for key, b := range shared {
+		b.own.counted = add(b.own.counted, b.theirs.base)
+		use[periodKey{key, b.own.since}] = b.own
+	}
 	return use
+}
+
+// eachSum calls visit for what the segment's slots hold of Sums.
+func (sd *sealed) eachSum(visit func(feature, subject string, n int64)) {
+	if sd.head.merged {
+		return
+	}
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	img, err := sd.load()
+	if err != nil {
+		return // Take says so, too
+	}
+	defer sd.unload()
+	for _, block := range img.slots {
+		if img.bad[block] || img.shape(block).kind() != sink.Sum {
+			continue
+		}
+		if feature, subject, _, err := decodeKey(img.key(block)); err == nil {
+			visit(feature, subject, img.quantity(block))
+		}
+	}
 }
 
 // addUse counts what was adopted.
