@@ -25,6 +25,7 @@ type world struct {
 	active  map[modelKey]int64
 	events  map[string]modelEvent
 	began   int64 // start of the active window
+	periods map[string]modelPeriod
 	records []*modelRecord
 	byID    map[string]*modelRecord
 	flights []*flight
@@ -35,6 +36,14 @@ type modelKey struct{ feature, subject string }
 type modelEvent struct {
 	subject  string
 	quantity int64
+}
+
+// modelPeriod is that of a subject's quota: what was counted before it was known, and
+// the windows from then on.
+type modelPeriod struct {
+	quota  Quota
+	before int64
+	since  int64
 }
 
 type modelRecord struct {
@@ -140,6 +149,63 @@ func (w *world) event(subject string, b byte) {
 		require.NoError(w.t, err)
 	default:
 		require.ErrorIs(w.t, err, ErrConflict)
+	}
+}
+
+// used is what a subject has counted in windows since a second.
+func (w *world) used(subject string, since int64) int64 {
+	n := int64(0)
+	for _, r := range w.records {
+		if r.modelKey == (modelKey{"calls", subject}) && r.start >= since {
+			n += r.quantity
+		}
+	}
+	return n + w.active[modelKey{"calls", subject}]
+}
+
+// call is held to a quota: that of the month, one that begins with it, or one that
+// begins when it is first heard of.
+func (w *world) call(subject string, b byte) {
+	f, err := w.l.Feature("calls", sink.Sum)
+	require.NoError(w.t, err)
+	if len(w.active) == 0 {
+		w.began = w.l.active.Load().head.start
+	}
+	first, _ := monthBounds(monthOf(time.Now().Unix()))
+	p, known := w.periods[subject]
+	if !known {
+		p.quota = Quota{Limit: 600, Soft: subject == "s1"}
+		switch subject {
+		case "s0":
+			p.since = first.Unix()
+		case "s1":
+			p.quota.Start, p.quota.End = first.Unix(), first.AddDate(0, 2, 0).Unix()
+			p.since, p.before = w.began, w.used(subject, 0)-w.active[modelKey{"calls", subject}]
+		default:
+			p.quota.Start, p.quota.End = w.began, first.AddDate(0, 2, 0).Unix()
+			if p.since = w.began; p.since == first.Unix() {
+				p.since = 0
+			}
+		}
+		w.periods[subject] = p
+	}
+	n := int64(b % 64)
+	held := n + int64(b/64)
+	fits := p.before+w.used(subject, p.since)+max(1, held) <= p.quota.Limit
+	tally, a, err := f.Reserve(nil, subject, &p.quota, held, true)
+	require.NoError(w.t, err)
+	switch {
+	case fits:
+		require.Equal(w.t, Within, a)
+	case p.quota.Soft:
+		require.Equal(w.t, Beyond, a)
+	default:
+		require.Equal(w.t, Refused, a)
+		return
+	}
+	require.NoError(w.t, f.plain.find(subject).AddHeld(n, tally, held, true))
+	if n > 0 {
+		w.active[modelKey{"calls", subject}] += n
 	}
 }
 
@@ -401,11 +467,21 @@ func (w *world) check(op string) {
 		total, _, _ := f.Total(k.subject)
 		require.Equal(w.t, q, total, "%s: total of %v", op, k)
 	}
+	f, err := w.l.Feature("calls", sink.Sum)
+	require.NoError(w.t, err)
+	for subject, p := range w.periods {
+		if t := f.Tally(subject); t != nil {
+			require.Equal(w.t, p.before+w.used(subject, p.since), t.Standing().Counted, "%s: quota of %s", op, subject)
+			require.Zero(w.t, t.Standing().Held, op)
+		} else {
+			require.True(w.t, subject == "s0" || w.used(subject, 0) == 0, "%s: the period of %s is forgotten", op, subject)
+		}
+	}
 }
 
 // operate runs a program of operations, three bytes each.
 func operate(t *testing.T, mode string, dir string, program []byte) {
-	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord)}
+	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord), periods: make(map[string]modelPeriod)}
 	w.open()
 	defer func() { w.l.Close(context.Background()) }()
 	for len(program) >= 3 {
@@ -416,6 +492,9 @@ func operate(t *testing.T, mode string, dir string, program []byte) {
 		default:
 			name = "count"
 			w.count([]string{"calls", "peak", "seats"}[a%3], []string{"s0", "s1", "s2"}[a/3%3], int64(b))
+		case 3:
+			name = "call"
+			w.call([]string{"s0", "s1", "s2"}[a%3], b)
 		case 4, 5:
 			name = "event"
 			w.event([]string{"s0", "s1", "s2"}[a%3], b)
@@ -492,13 +571,14 @@ func quickDirs(t testing.TB) string {
 }
 
 func FuzzOperations(f *testing.F) {
-	const count, event, rotate, take, resolve, settle, fold, sleep, reopen = 0, 4, 6, 8, 10, 12, 13, 14, 15
+	const count, call, event, rotate, take, resolve, settle, fold, sleep, reopen = 0, 3, 4, 6, 8, 10, 12, 13, 14, 15
 	f.Add([]byte{count, 0, 5, count, 1, 6, count, 5, 7, rotate, 0, 0, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 0, 0})
 	f.Add([]byte{count, 3, 5, count, 6, 6, rotate, 0, 0, take, 1, 4, count, 3, 1, reopen, 1, 0, sleep, 25, 0, take, 1, 4, settle, 0, 3, take, 1, 4, resolve, 0, 1, settle, 0, 0})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, count, 5, 6, rotate, 0, 0, count, 5, 7, reopen, 1, 0, reopen, 0, 0, take, 0, 0, resolve, 0, 3, take, 0, 4, resolve, 0, 0xff, take, 0, 4, resolve, 0, 2})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, take, 0, 0, resolve, 0, 1, count, 5, 9, rotate, 0, 0, take, 0, 0, resolve, 0, 0, settle, 0, 3, take, 0, 4})
 	f.Add([]byte{count, 3, 5, rotate, 0, 0, take, 0, 4, count, 3, 6, rotate, 0, 0, take, 0, 4, resolve, 0, 3, take, 0, 0, take, 0, 0, resolve, 0, 1, reopen, 0, 0, settle, 0, 3, settle, 0, 1, fold, 0, 0})
 	f.Add([]byte{event, 0, 65, event, 0, 65, event, 1, 65, rotate, 0, 0, event, 0, 65, event, 1, 130, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, event, 0, 65, event, 1, 130, count, 0, 3})
+	f.Add([]byte{count, 3, 5, call, 1, 65, count, 6, 9, rotate, 0, 0, call, 2, 50, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, call, 2, 63, call, 1, 63, rotate, 0, 0, reopen, 0, 0, call, 2, 1})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		program = program[:min(len(program), 300)]
 		for _, mode := range modes[1:] {
