@@ -38,7 +38,7 @@ type order struct {
 	Queue     bool // consume messages, in [From, To)
 	From, To  int
 	Quota     *license.Quota // make calls until it is used up
-	Premature bool // acknowledge before counting: a lie that the oracle must find
+	Premature bool           // acknowledge before counting: a lie that the oracle must find
 }
 
 const orderEnv = "METER_KILL_CHILD"
