@@ -72,7 +72,7 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 	}
 	f.decisions.note(refusal)
 	if m.cfg.OnDecision != nil {
-		f.tell(ctx, Decision{f.name, c.Caller(), verdict, refusal, over, m.cfg.Shadow})
+		f.tell(ctx, c, Decision{f.name, c.Caller(), verdict, refusal, over, m.cfg.Shadow})
 	}
 	if refusal != nil && !m.cfg.Shadow {
 		return refusal

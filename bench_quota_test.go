@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/inprocess/meter/license"
 	"github.com/stretchr/testify/require"
@@ -11,14 +12,16 @@ import (
 
 // BenchmarkQuota says in a ratio what a call costs that is held to a quota, holds a
 // part of it and is limited in its rate, beside one that is not, for 1024 subjects
-// that are known: by the best of turns. The last way counts by hand where there is a
-// quota.
+// that are known: by the best of turns. "own" is a quota with bounds of its own; the
+// last way counts by hand where there is a quota.
 func BenchmarkQuota(b *testing.B) {
 	for _, dir := range []string{InMemory, b.TempDir()} {
 		b.Run(map[bool]string{true: "memory", false: "directory"}[dir == InMemory], func(b *testing.B) {
 			m := open(b, func(c *Config) { c.Dir = dir })
 			plain := m.Feature("plain", Quantity(1))
 			full := m.Feature("full", Hold(5000), Rate(benchLimit, benchBurst), limited(license.Quota{Limit: 1 << 50}))
+			now := time.Now()
+			own := m.Feature("own", Hold(5000), Rate(benchLimit, benchBurst), limited(license.Quota{Limit: 1 << 50, Start: now.Add(-time.Hour), End: now.Add(time.Hour)}))
 			contexts := make([]context.Context, 1024)
 			for i := range contexts {
 				contexts[i] = as(subjectOf(i))
@@ -44,13 +47,15 @@ func BenchmarkQuota(b *testing.B) {
 			}
 			for i := range contexts {
 				require.True(b, try(b, full, subjectOf(i), 1))
+				require.True(b, try(b, own, subjectOf(i), 1))
 			}
 			took := inTurns(b, map[string]func() func(int){
-				"plain": calls(plain), "full": calls(full), "counter": byHand(plain), "counter-full": byHand(full),
+				"plain": calls(plain), "full": calls(full), "own": calls(own), "counter": byHand(plain), "counter-full": byHand(full),
 			}, 1)
 			b.ReportMetric(took["plain"], "plain-ns")
 			b.ReportMetric(took["full"], "full-ns")
 			b.ReportMetric(took["full"]/took["plain"], "full/plain")
+			b.ReportMetric(took["own"]/took["plain"], "own/plain")
 			b.ReportMetric(took["counter-full"]/took["counter"], "counter-full/counter")
 			b.ReportMetric(0, "ns/op") // of the turns: says nothing
 		})

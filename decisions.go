@@ -39,14 +39,23 @@ func (d *decisions) note(refusal *RefusedError) {
 }
 
 // tell calls OnDecision. Its panic is not the caller's: the call goes on as
-// decided.
-func (f *Feature) tell(ctx context.Context, d Decision) {
+// decided. Where it ends the goroutine nobody else can end the call.
+func (f *Feature) tell(ctx context.Context, c *Call, d Decision) {
+	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			f.warn(ctx, unheard, "OnDecision panicked", &panicked{"OnDecision", p, debug.Stack()})
+		if !returned {
+			c.Cancel()
 		}
 	}()
-	f.meter.cfg.OnDecision(ctx, d)
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				f.warn(ctx, unheard, "OnDecision panicked", &panicked{"OnDecision", p, debug.Stack()})
+			}
+		}()
+		f.meter.cfg.OnDecision(ctx, d)
+	}()
+	returned = true
 }
 
 // giveAway notes n units of a call that leaves nobody to bill.

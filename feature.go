@@ -55,8 +55,10 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 		o.applyFeature(&cfg)
 	}
 	if known == nil {
-		m.features[name] = m.declare(name, cfg, unfit)
-		return m.features[name]
+		f := m.declare(name, cfg, unfit)
+		m.features[name] = f
+		m.noteLimit(f)
+		return f
 	}
 	if known.kind != cfg.kind {
 		panic(fmt.Sprintf("meter: feature %q was declared as %v and now as %v; use one kind in every declaration, or another name",
@@ -69,13 +71,24 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	if len(opts) == 0 {
 		return known
 	}
+	if why := cfg.unlimitable(); why != "" {
+		panic(fmt.Sprintf("meter: feature %q: %s", name, why))
+	}
 	f := *known
 	f.calls, f.limit = cfg.calls, cfg.limit
 	if err := f.calls.wire(&f); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
 	f.watch(cfg.thresholds)
+	m.noteLimit(&f)
 	return &f
+}
+
+// noteLimit remembers the declaration if it has a Limit. The caller holds mu.
+func (m *Meter) noteLimit(f *Feature) {
+	if f.limit != nil {
+		m.limited[f.name] = f
+	}
 }
 
 // declare panics for the reasons that Feature documents.
@@ -91,6 +104,9 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 			panic(fmt.Sprintf("meter: feature %q: bad unit: %s", name, why))
 		}
 	}
+	if why := cfg.unlimitable(); why != "" {
+		panic(fmt.Sprintf("meter: feature %q: %s", name, why))
+	}
 	counted, err := m.ledger.Feature(name, cfg.kind)
 	if err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
@@ -105,6 +121,18 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 	}
 	f.watch(cfg.thresholds)
 	return f
+}
+
+// unlimitable says why a quota would bound nothing.
+func (c *featureConfig) unlimitable() string {
+	option := "Limit"
+	if c.limit == nil {
+		option = "Thresholds"
+	}
+	if c.kind == sink.Sum || c.limit == nil && c.thresholds == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s on a feature of kind %v, whose levels no call adds to; quotas bound features of kind sum", option, c.kind)
 }
 
 // unfit says which route's sink can't bill the kind, "" if all can. It asks the

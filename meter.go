@@ -33,6 +33,7 @@ type Meter struct {
 
 	mu       sync.Mutex
 	features map[string]*Feature
+	limited  map[string]*Feature // as declared last with a Limit
 
 	closing atomic.Bool
 	stopped chan struct{} // closed when Shutdown is through
@@ -67,6 +68,7 @@ func Open(cfg Config) (*Meter, error) {
 		cfg:      cfg,
 		start:    time.Now(),
 		features: map[string]*Feature{},
+		limited:  map[string]*Feature{},
 		stopped:  make(chan struct{}),
 	}
 	ledgerRoutes := make([]ledger.Route, len(cfg.Sinks))
@@ -171,6 +173,15 @@ func (m *Meter) declaredFeatures() []*Feature {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.features))
+}
+
+// limitedFeatures are the declared ones, each with a Limit if any declaration has one.
+func (m *Meter) limitedFeatures() []*Feature {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := maps.Clone(m.features)
+	maps.Copy(all, m.limited)
+	return slices.Collect(maps.Values(all))
 }
 
 // Prepare asks every sink that can tell whether it can bill the features declared

@@ -30,8 +30,15 @@ type limitFunc func(ctx context.Context, subject string) (license.Quota, error)
 //	RateLimit: "report-quota";r=42;t=86400
 //
 // A window's start decides which period its counts belong to. Windows end with the
-// calendar month, and else, as [Config.Window] says, up to that much later than a
-// period; one that ends by Flush alone begins no period before that.
+// calendar month and where a period ends that is known, but not within a tenth of
+// [Config.Window], so that periods of many subjects don't make many more records. One
+// that ends by Flush alone begins no period before that.
+//
+// The bounds of a quota's own period are known from the first call on that is held to
+// it, and are kept in the directory. Of what was counted before, by hand or under
+// another quota, the running window counts in the period; so does the rest of the
+// running calendar month, if the period began no later than that; nothing else does,
+// for it is not known when in the month it was. Used can tell of it.
 func Limit(quota func(ctx context.Context, subject string) (license.Quota, error)) FeatureOption {
 	return featureOption(func(c *featureConfig) { c.limit = quota })
 }

@@ -50,11 +50,7 @@ func (f *Feature) totalUnder(subject string, q license.Quota) Total {
 	if f.kind != sink.Sum || q.Limit < 0 && f.ledger.Tally(subject) == nil {
 		return f.Total(subject)
 	}
-	s, err := f.ledger.Look(subject, boundsOf(&q))
-	if err != nil {
-		return f.Total(subject)
-	}
-	return totalOf(s)
+	return totalOf(f.ledger.Look(subject, boundsOf(&q)))
 }
 
 // Totals are the totals of all subjects that used the feature in the running period, or

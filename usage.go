@@ -32,10 +32,12 @@ type usageOf struct {
 //	  "limit":100,"left":42,"start":"2026-11-01T00:00:00Z","end":"2026-12-01T00:00:00Z"}]}
 //
 // The caller is found by identify, nil for [Config.Identify], and must be known to the
-// Checker, as for [Middleware]; keys are not shown. features are told of in their
-// order; none: all that are declared, by name. A feature that the Checker denies is
-// left out, but not when it is unpaid or used up; when none is left, the answer is the
-// refusal. Nothing is counted, reserved or taken of a rate.
+// Checker, as for [Middleware], also under [Config.AllowUnknown]: who claims to be
+// somebody is shown nothing while nobody can tell whether that is so. Keys are not
+// shown. features are told of in their order; none: all that are declared, by name,
+// each as the latest declaration with a Limit has it. A feature that the Checker denies
+// is left out, but not when it is unpaid or used up; when none is left, the answer is
+// the refusal. Nothing is counted, reserved, taken of a rate or changed of a quota.
 //
 // limit and left are there if a quota is; held is what running calls have reserved of
 // it, used what others are known to have used.
@@ -68,7 +70,7 @@ func (u *usage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	features := u.features
 	if len(features) == 0 {
-		features = u.meter.declaredFeatures()
+		features = u.meter.limitedFeatures()
 		slices.SortFunc(features, func(a, b *Feature) int { return strings.Compare(a.name, b.name) })
 	}
 	var answer struct {
@@ -111,9 +113,14 @@ func (u *usage) look(f *Feature, r *http.Request) (subject string, told usageOf,
 	if refusal != nil && (verdict.Subject == "" || refusal.Reason != license.Unpaid && refusal.Reason != license.OverQuota) {
 		return "", told, refusal
 	}
+	if verdict.Status == license.Unknown && u.meter.cfg.Checker != nil { // let through by AllowUnknown
+		return "", told, f.refusal(license.Unavailable, subject, nil)
+	}
 	t := f.Total(subject)
-	if q, err := f.quotaOf(ctx, subject, verdict.Quota); err == nil {
-		t = f.totalUnder(subject, q)
+	if verdict.Quota != nil || f.limit != nil {
+		if q, err := f.quotaOf(ctx, subject, verdict.Quota); err == nil {
+			t = f.totalUnder(subject, q)
+		}
 	}
 	told = usageOf{Feature: f.name, Unit: f.unit, Kind: f.kind.String(), Quantity: t.Quantity, Held: t.Held, Used: t.Used}
 	if t.Limit >= 0 {

@@ -39,7 +39,8 @@ func AnyOf(c ...Checker) Checker { return &combination{"AnyOf", clone(c), anyOf}
 //
 // A checker that allows the query's own Subject may leave Subject empty. The verdict
 // ends with the earliest Until, and has the Quota that leaves least, the first of
-// equals: quotas with different periods can't be made one.
+// equals: quotas with different periods can't be made one. One with a Limit goes before
+// one without, and a hard one before a soft one, for each of them has to be kept.
 //
 // The result also has Validate, Health, Address and Close, as that of [AnyOf].
 //
@@ -129,7 +130,7 @@ func allOf(answers iter.Seq2[Verdict, error], q Query) (Verdict, error) {
 		several = several || all.Subject != "" && all.Subject != subject
 		all.Subject = subject
 		all.Until = earlier(all.Until, v.Until)
-		if v.Quota != nil && (all.Quota == nil || v.Quota.left() < all.Quota.left()) {
+		if v.Quota != nil && (all.Quota == nil || v.Quota.compare(all.Quota) < 0) {
 			all.Quota = v.Quota
 		}
 	}
@@ -142,7 +143,22 @@ func allOf(answers iter.Seq2[Verdict, error], q Query) (Verdict, error) {
 	return all, nil
 }
 
-func (q *Quota) left() int64 { return q.Limit - q.Used }
+// compare orders quotas by how little they allow, below 0 if q allows less.
+func (q *Quota) compare(other *Quota) int {
+	return cmp.Or(cmp.Compare(q.laxity(), other.laxity()), cmp.Compare(q.left(), other.left()))
+}
+
+func (q *Quota) laxity() int {
+	switch {
+	case q.Limit < 0:
+		return 2
+	case q.Soft:
+		return 1
+	}
+	return 0
+}
+
+func (q *Quota) left() int64 { return max(q.Limit, -1) - max(q.Used, 0) }
 
 // earlier is the earlier of two ends, of which the zero time is none.
 func earlier(a, b time.Time) time.Time {

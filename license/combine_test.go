@@ -175,6 +175,27 @@ func TestTheEarliestUntilAndTheLeastQuota(t *testing.T) {
 	})
 }
 
+// Of several quotas the one is kept that lets the fewest calls through.
+func TestAllOfKeepsTheStrictestQuota(t *testing.T) {
+	t.Parallel()
+	none, hard, soft := &license.Quota{Limit: -1}, &license.Quota{Limit: 20, Used: 3}, &license.Quota{Limit: 5, Soft: true}
+	spent, big := &license.Quota{Limit: 20, Used: 100}, &license.Quota{Limit: 1<<63 - 1, Used: -1 << 63}
+	with := func(q *license.Quota) license.Checker {
+		c := allow("s")
+		c.v.Quota = q
+		return c
+	}
+	for _, test := range []struct{ a, b, want *license.Quota }{
+		{none, hard, hard}, {none, soft, soft}, {none, nil, none}, {hard, soft, hard}, {hard, spent, spent}, {hard, big, hard}, {soft, big, big}, {none, big, big},
+	} {
+		for _, c := range []license.Checker{license.AllOf(with(test.a), with(test.b)), license.AllOf(with(test.b), with(test.a))} {
+			v, err := c.Check(t.Context(), license.Query{})
+			require.NoError(t, err)
+			require.Same(t, test.want, v.Quota)
+		}
+	}
+}
+
 // managed has faults and can be closed.
 type managed struct {
 	checker

@@ -121,6 +121,12 @@ type Verdict struct {
 // known. A quota whose Start has yet to come bounds the period before it; one whose
 // End has passed goes on from there with the same Limit, and Used 0.
 //
+// A period begins when a quota is first seen with a later Start than anything that was
+// seen since the running one began: that is an upgrade, too. Until then, a quota with
+// another Start bounds the running period by its Limit and Used, and may put its End
+// off. So a Start that moves with the clock, such as thirty days ago, gives no sliding
+// window, but periods of that length, one after the other.
+//
 // Concurrency: a plain value.
 type Quota struct {
 	Limit      int64 // in units; below 0: none

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/inprocess/meter"
+	"github.com/inprocess/meter/license"
 	"github.com/inprocess/meter/sink/filesink"
 )
 
@@ -36,7 +37,8 @@ type order struct {
 	Restarts  bool // shut down and open again every now and then
 	Queue     bool // consume messages, in [From, To)
 	From, To  int
-	Premature bool // acknowledge before counting: a lie that the oracle must find
+	Quota     *license.Quota // make calls until it is used up
+	Premature bool           // acknowledge before counting: a lie that the oracle must find
 }
 
 const orderEnv = "METER_KILL_CHILD"
@@ -53,6 +55,8 @@ func TestMain(m *testing.M) {
 	case err != nil:
 	case o.Queue:
 		err = o.consume()
+	case o.Quota != nil:
+		err = o.useUp()
 	default:
 		err = newChild(o).run()
 	}

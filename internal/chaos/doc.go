@@ -13,6 +13,9 @@
 //   - every record stands in the file once, with the body of every attempt;
 //   - the books and the running totals agree with the file, and nothing is open.
 //
+// A queue's consumers and callers with a quota are killed likewise: each message is
+// billed once, and as many calls are let through, over all lives, as there is quota.
+//
 // A thousand rounds, over eight directories at once (each life uses up a second of
 // its own, so one directory alone takes as many seconds), and how to repeat a
 // schedule:

@@ -100,12 +100,17 @@ func (l *Ledger) adoptDir(dir string) error {
 	}
 	readPeriods(bounds, all)
 	l.adoptPeriods(all)
+	evidence := totalsData
+	if len(evidence) == 0 && len(bounds) > 0 { // which may be like those of others
+		evidence = append([]byte(filepath.Base(dir)), bounds...)
+	}
+	all.periods = l.adoptedUse(all, waiting)
 	moved, err := l.moveSegments(dir, waiting)
 	if err != nil {
 		return err
 	}
 	all.highWater = theirs.highWater
-	if err := l.adoptTotals(totalsData, all, theirs.books, theirs.folded); err != nil {
+	if err := l.adoptTotals(evidence, all, theirs.books, theirs.folded); err != nil {
 		return err
 	}
 	if err := l.adoptRetained(orphan, len(theirs.books) > 0); err != nil {
@@ -222,7 +227,7 @@ func (l *Ledger) moveSegments(dir string, waiting []*sealed) (moved int, err err
 }
 
 // adoptTotals adds the orphan's totals to ours, once: the fold is named by what
-// the file says.
+// its files say.
 func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, folded map[uuid]bool) error {
 	if len(data) == 0 {
 		return nil
@@ -248,7 +253,7 @@ func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, fo
 	for k, u := range all.usages {
 		l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
 	}
-	l.resume(all)
+	l.addUse(all.periods)
 	return nil
 }
 

@@ -125,6 +125,7 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 	f := feature(t, l, "calls", sink.Sum)
 	b := newBiller()
 	var accepted, known int64
+	q := Quota{Limit: 1 << 40, Start: time.Now().Unix(), End: time.Now().Add(1000 * time.Hour).Unix()}
 	events := make(map[string]bool)
 	send := func(as sink.Outcome) {
 		batch, err := l.Take(0, 100, nil)
@@ -153,6 +154,12 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 			}
 			accepted += 7
 		}
+		tally, _, err := f.Reserve(nil, "bounded", &q, 3, true)
+		require.NoError(t, err, where())
+		if err := f.plain.find("bounded").AddHeld(3, tally, 3, true); err != nil {
+			require.ErrorIs(t, err, ErrUnsynced, where())
+		}
+		accepted += 3
 		for _, id := range []string{fmt.Sprint(i), fmt.Sprint(i), "0", fmt.Sprint("again ", i)} {
 			err := f.event("acme", id, 1)
 			if err != nil {
@@ -180,6 +187,10 @@ func surviveOneStep(t *testing.T, mode, dir string, n int) bool {
 	synctest.Wait()
 	balance(t, l, accepted, where())
 	f = feature(t, l, "calls", sink.Sum)
+	tally := f.Tally("bounded")
+	require.NotNil(t, tally, where())
+	s := tally.Standing()
+	require.Equal(t, []int64{5 * 3, q.Start, q.End}, []int64{s.Counted, s.Start, s.End}, where())
 	for id := range events {
 		require.NoError(t, f.event("acme", id, 1), where())
 	}

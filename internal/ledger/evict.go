@@ -44,6 +44,14 @@ func (x *index) evict(l *Ledger, may func(*Series) bool) {
 // that. The caller holds totalsMu.
 func (s *Series) idle() bool { return s.total == 0 && s.seg.Load() == nil && !s.is(tallied) }
 
+// forgetTally has the series count through none, so that nobody keeps it.
+func (s *Series) forgetTally() {
+	if s.is(tallied) {
+		s.unmark(tallied)
+		s.feature.tallies.bySeries.Delete(s)
+	}
+}
+
 // unlinkEvicted takes from a subject's series those with dimensions that are evicted.
 // The caller holds totalsMu and the lock of the shard of s.
 func (s *Series) unlinkEvicted() {
@@ -55,6 +63,7 @@ func (s *Series) unlinkEvicted() {
 		case next.is(evicted):
 			before.next.Store(next.next.Load())
 			next.unmark(linked)
+			next.forgetTally() // it may have got one after it was evicted
 		default:
 			before = next
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -250,6 +252,7 @@ func FuzzTotals(f *testing.F) {
 		fo.highWater = 1_000_000 + int64(i)
 		fo.books[account{"calls", "main", delivered}] = 1 << (10 * i)
 		fo.addUsage(usageKey{sampleKeys[0], 24000, sink.Sum}, 1_000_000, 1<<(10*i))
+		fo.addPeriod(periodKey{sampleKeys[0], 1_000_000}, period{start: 900_000, end: forever, since: 1_000_000, base: 5, after: 6, counted: 1 << (10 * i)})
 		file = append(file, fo.encode()...)
 		ends = append(ends, len(file))
 	}
@@ -280,16 +283,41 @@ func FuzzTotals(f *testing.F) {
 		require.Zero(t, sum&^(1|1<<10|1<<20), "every segment counts once or not at all")
 		require.GreaterOrEqual(t, sum, want)
 		require.Equal(t, sum, all.usages[usageKey{sampleKeys[0], 24000, sink.Sum}].quantity)
+		require.Zero(t, all.periods[periodKey{sampleKeys[0], 1_000_000}].counted&^sum, "ditto in its period")
 
 		fo := newFold(uuid{})
 		if fo.decodeInto(content) != nil {
 			return
 		}
-		require.LessOrEqual(t, len(fo.books)+len(fo.usages), len(content))
+		require.LessOrEqual(t, len(fo.books)+len(fo.usages)+len(fo.periods), len(content))
 		again := newFold(uuid{})
 		readFrames(fo.encode(), uuid{}, func(_ frameKind, payload []byte, _ int) { require.NoError(t, again.decodeInto(payload)) })
 		maps.DeleteFunc(fo.books, func(_ account, q int64) bool { return q == 0 })
 		require.Equal(t, fo, again)
+	})
+}
+
+// FuzzPeriods opens a ledger with any file of bounds: it is opened, and counts.
+func FuzzPeriods(f *testing.F) {
+	frame := func(p period) []byte {
+		b := newFold(uuid{}).preamble(nil)
+		b = appendPeriod(append(b, 'p', 0), periodKey{sampleKeys[0], p.since}, p)
+		return appendFrame(nil, uuid{}, framePeriod, b)
+	}
+	good := frame(period{start: 1, end: forever, since: 2, base: 3})
+	f.Add(good, int64(1), int64(0), int64(0), int64(0))
+	f.Add(good[:20], int64(-1)<<63, int64(1)<<62, int64(-1), int64(-1)<<63)
+	f.Add([]byte{}, int64(1)<<62, int64(-1)<<63, int64(1)<<62, int64(1)<<62)
+	f.Fuzz(func(t *testing.T, garbage []byte, start, end, since, base int64) {
+		dir := quickDir(t)
+		l := open(t, "heap", dir)
+		require.NoError(t, l.Close(t.Context()))
+		data := append(bytes.Clone(garbage), frame(period{start: start, end: end, since: since, base: base})...)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, periodsFile), data, 0o600))
+		l = open(t, "heap", dir)
+		c := feature(t, l, "calls", sink.Sum)
+		require.True(t, call(t, c, "acme", Quota{Limit: 1 << 62, Soft: true, Start: 1, End: 1 << 40}, 1, 1))
+		require.NoError(t, l.Close(t.Context()))
 	})
 }
 

@@ -100,6 +100,7 @@ type Ledger struct {
 	totals     *totals
 	periods    *periods // nil: in memory
 	quarantine *quarantine
+	periodEnds ends
 	events     *events
 	health     health
 
@@ -377,6 +378,7 @@ func (l *Ledger) Close(context.Context) error {
 			l.spare = nil
 		}
 		err := l.rotate(true)
+		l.mendPeriods()
 		l.syncPeriods()
 		for _, sd := range l.sealedNow() {
 			sd.mu.Lock()

@@ -43,6 +43,7 @@ func (l *Ledger) maintain() {
 			_ = l.active.Load().journal.sync() // a failure shows in Health
 			l.syncPeriods()
 		}
+		l.mendPeriods()
 		if l.inMemoryOnly() {
 			l.background(func() {
 				l.saveAgain()
@@ -130,7 +131,7 @@ func (l *Ledger) EndWindowAt(route int, at time.Time) {
 // clock's business, which may have been set back.
 func (l *Ledger) due(window, now time.Time) time.Time {
 	soonest := now.Add(l.youth(now))
-	at := later(window, soonest)
+	at := later(l.periodCut(window, now), soonest)
 	if first := l.firstEnd(); first != 0 && first < at.Unix()+l.spacing {
 		at = later(time.Unix(first, 0), soonest)
 	}
@@ -173,6 +174,7 @@ func (l *Ledger) forgetEnds(now time.Time) {
 			l.ends[i].CompareAndSwap(at, 0)
 		}
 	}
+	l.periodEnds.pass(now.Unix())
 }
 
 // windowEnd is the end of the window that now falls in. Windows end at whole

@@ -25,6 +25,7 @@ type world struct {
 	active  map[modelKey]int64
 	events  map[string]modelEvent
 	began   int64 // start of the active window
+	periods map[string]modelPeriod
 	records []*modelRecord
 	byID    map[string]*modelRecord
 	flights []*flight
@@ -401,11 +402,12 @@ func (w *world) check(op string) {
 		total, _, _ := f.Total(k.subject)
 		require.Equal(w.t, q, total, "%s: total of %v", op, k)
 	}
+	w.checkPeriods(op)
 }
 
 // operate runs a program of operations, three bytes each.
 func operate(t *testing.T, mode string, dir string, program []byte) {
-	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord)}
+	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord), periods: make(map[string]modelPeriod)}
 	w.open()
 	defer func() { w.l.Close(context.Background()) }()
 	for len(program) >= 3 {
@@ -416,6 +418,9 @@ func operate(t *testing.T, mode string, dir string, program []byte) {
 		default:
 			name = "count"
 			w.count([]string{"calls", "peak", "seats"}[a%3], []string{"s0", "s1", "s2"}[a/3%3], int64(b))
+		case 3:
+			name = "call"
+			w.call([]string{"s0", "s1", "s2"}[a%3], b)
 		case 4, 5:
 			name = "event"
 			w.event([]string{"s0", "s1", "s2"}[a%3], b)
@@ -492,13 +497,14 @@ func quickDirs(t testing.TB) string {
 }
 
 func FuzzOperations(f *testing.F) {
-	const count, event, rotate, take, resolve, settle, fold, sleep, reopen = 0, 4, 6, 8, 10, 12, 13, 14, 15
+	const count, call, event, rotate, take, resolve, settle, fold, sleep, reopen = 0, 3, 4, 6, 8, 10, 12, 13, 14, 15
 	f.Add([]byte{count, 0, 5, count, 1, 6, count, 5, 7, rotate, 0, 0, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 0, 0})
 	f.Add([]byte{count, 3, 5, count, 6, 6, rotate, 0, 0, take, 1, 4, count, 3, 1, reopen, 1, 0, sleep, 25, 0, take, 1, 4, settle, 0, 3, take, 1, 4, resolve, 0, 1, settle, 0, 0})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, count, 5, 6, rotate, 0, 0, count, 5, 7, reopen, 1, 0, reopen, 0, 0, take, 0, 0, resolve, 0, 3, take, 0, 4, resolve, 0, 0xff, take, 0, 4, resolve, 0, 2})
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, take, 0, 0, resolve, 0, 1, count, 5, 9, rotate, 0, 0, take, 0, 0, resolve, 0, 0, settle, 0, 3, take, 0, 4})
 	f.Add([]byte{count, 3, 5, rotate, 0, 0, take, 0, 4, count, 3, 6, rotate, 0, 0, take, 0, 4, resolve, 0, 3, take, 0, 0, take, 0, 0, resolve, 0, 1, reopen, 0, 0, settle, 0, 3, settle, 0, 1, fold, 0, 0})
 	f.Add([]byte{event, 0, 65, event, 0, 65, event, 1, 65, rotate, 0, 0, event, 0, 65, event, 1, 130, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, event, 0, 65, event, 1, 130, count, 0, 3})
+	f.Add([]byte{count, 3, 5, call, 1, 65, count, 6, 9, rotate, 0, 0, call, 2, 50, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, call, 2, 63, call, 1, 63, rotate, 0, 0, reopen, 0, 0, call, 2, 1})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		program = program[:min(len(program), 300)]
 		for _, mode := range modes[1:] {

@@ -139,6 +139,7 @@ func liveAndDie(t *testing.T, mode, dir string, n int) (died bool) {
 
 	l, err = openMode(testConfig(dir, routes), mode)
 	require.NoError(t, err, where)
+	wantBounded(t, l, acked, unsure, where)
 	for _, id := range queued { // whoever was not told that it is counted delivers it again
 		require.NoError(t, feature(t, l, "report", sink.Sum).AddEvent("queue", nil, time.Time{}, "", id, 1), where)
 	}
@@ -182,8 +183,27 @@ func liveAndDie(t *testing.T, mode, dir string, n int) (died bool) {
 	l, err = openMode(testConfig(dir, routes), mode)
 	require.NoError(t, err, where)
 	require.Equal(t, books, withoutDuplicates(l.Books()), where)
+	wantBounded(t, l, acked, unsure, where)
 	require.NoError(t, l.Close(context.Background()), where)
 	return m.dead
+}
+
+// wantBounded requires that what is there of a subject's use is known to be in its
+// period.
+func wantBounded(t *testing.T, l *Ledger, acked, unsure map[string]int64, where string) {
+	f, err := l.Feature("report", sink.Sum)
+	require.NoError(t, err)
+	total, _, _ := f.Total("bounded")
+	require.GreaterOrEqual(t, total, acked["bounded"], where)
+	require.LessOrEqual(t, total, acked["bounded"]+unsure["bounded"], where)
+	if total == 0 {
+		return
+	}
+	tally := f.Tally("bounded")
+	require.NotNil(t, tally, where)
+	s := tally.Standing()
+	require.Equal(t, total, s.Counted, where)
+	require.Contains(t, []int64{3600, 7200}, s.End-s.Start, where)
 }
 
 // queued are the events that a queue delivers until each was acknowledged.
@@ -229,9 +249,29 @@ func live(t *testing.T, l *Ledger, m *mortal, billers []*biller, acked, unsure m
 			t.Errorf("unexpected: %v", err)
 		}
 	}
+	q := Quota{Limit: 1000, Start: time.Now().Unix(), End: time.Now().Add(time.Hour).Unix()}
+	bounded := func(n int64) {
+		if m.isDead() {
+			return
+		}
+		tally, a, err := f.Reserve(nil, "bounded", &q, n, true)
+		if m.isDead() {
+			return
+		}
+		if err != nil || a != Within {
+			t.Errorf("unexpected: %v, %v", a, err)
+			return
+		}
+		if err := f.plain.find("bounded").AddHeld(n, tally, n, true); err == nil && !m.isDead() {
+			acked["bounded"] += n
+		} else {
+			unsure["bounded"] += n
+		}
+	}
 	count("acme", 5)
 	event("1")
 	event("2")
+	bounded(2)
 	count("bolt", 7)
 	event("1")
 	_ = l.Rotate(ctx)
@@ -246,8 +286,11 @@ func live(t *testing.T, l *Ledger, m *mortal, billers []*biller, acked, unsure m
 	}
 	count("acme", 11)
 	count("cask", 13)
+	q.End += 3600 // put off
+	bounded(3)
 	event("3")
 	_ = l.Rotate(ctx)
+	bounded(4)
 	event("2")
 	event("4")
 	count("acme", 17)
@@ -264,6 +307,11 @@ func live(t *testing.T, l *Ledger, m *mortal, billers []*biller, acked, unsure m
 	send(1, 1, sink.Delivered)
 	_ = l.foldSettled()
 	count("acme", 19)
+	l.periods.mu.Lock()
+	l.periods.broken = true // so it is written anew
+	l.periods.mu.Unlock()
+	l.tidyPeriods()
+	bounded(5)
 	event("1")
 	event("4")
 	event("5")

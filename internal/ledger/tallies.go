@@ -2,8 +2,6 @@ package ledger
 
 import (
 	"iter"
-	"math"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -16,19 +14,6 @@ type tallies struct {
 	bySeries sync.Map    // *Series, all of the subject's, to *Tally
 	marks    atomic.Pointer[marks]
 	over     atomic.Int64 // units counted beyond quotas
-}
-
-// marks are shares of a quota that somebody wants to be told of.
-type marks struct {
-	percents []int // ascending, above 0
-	reached  func(subject string, percent int, s Standing)
-}
-
-// Mark has reached called when a subject's use, without what is only held, reaches
-// percents (ascending, above 0) of its quota: once for each, in each period. It is
-// called with the tally's lock held, so it must not wait or count.
-func (f *Feature) Mark(percents []int, reached func(subject string, percent int, s Standing)) {
-	f.tallies.marks.Store(&marks{percents, reached})
 }
 
 // Over is how many units were counted beyond quotas, by this process.
@@ -49,22 +34,24 @@ func (f *Feature) Reserve(known *Tally, subject string, q *Quota, n int64, wants
 			continue
 		}
 		if learned {
-			f.ledger.learn(t)
+			f.ledger.keep(t)
 		}
 		return t, a, nil
 	}
 }
 
-// Look is how the subject stands with a quota that it is held to from now on.
-func (f *Feature) Look(subject string, q Quota) (s Standing, err error) {
-	t, a, err := f.Reserve(nil, subject, &q, 0, false)
-	if err != nil {
-		return s, err
+// Look is how the subject would stand with a quota, and changes nothing.
+func (f *Feature) Look(subject string, q Quota) Standing {
+	glass := &Tally{feature: f, plain: f.plain.find(subject)}
+	if t := f.Tally(subject); t != nil {
+		t.mu.Lock()
+		glass.plain, glass.footing = t.plain, t.footing
+		defer t.mu.Unlock() // so that nothing is counted meanwhile
+	} else {
+		glass.month.counted += glass.unseen()
 	}
-	if a != Refused {
-		t.Release(0)
-	}
-	return t.Standing(), nil
+	glass.adopt(&q, f.ledger.began.Load())
+	return glass.standing()
 }
 
 // Tallied reports whether any subject has a tally, or had one.
@@ -95,12 +82,12 @@ func (f *Feature) tally(subject string) (*Tally, error) {
 		return t, nil
 	}
 	f.tallies.any.Store(true)
-	t := &Tally{feature: f, quota: Quota{Limit: -1}}
+	t := &Tally{feature: f, footing: footing{quota: Quota{Limit: -1}}}
 	// Whoever finds the series marked waits for the lock before it counts. Who had
 	// begun to count by then finds the mark behind its count, and has it read again.
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.plain = f.markTallied(subject, t)
+	f.markTallied(subject, t)
 	for s := t.plain.next.Load(); s != nil; s = s.next.Load() {
 		f.tallies.bySeries.Store(s, t)
 		s.mark(tallied)
@@ -110,8 +97,8 @@ func (f *Feature) tally(subject string) (*Tally, error) {
 }
 
 // markTallied finds or adds the subject's series, so that it can't be forgotten
-// before it is marked.
-func (f *Feature) markTallied(subject string, t *Tally) *Series {
+// before it is marked. The caller holds t.mu.
+func (f *Feature) markTallied(subject string, t *Tally) {
 	sh := f.plain.shard(f.plain.hash(subject))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -120,9 +107,9 @@ func (f *Feature) markTallied(subject string, t *Tally) *Series {
 		s = newSeries(f, subject, 0)
 		f.plain.insert(s)
 	}
+	t.plain = s // before anybody finds t
 	f.tallies.bySeries.Store(s, t)
 	s.mark(tallied)
-	return s
 }
 
 // tally is what the series counts through; nil: nothing.
@@ -194,45 +181,21 @@ func (t *Tally) add(p *place, n, held int64, ends bool, missed *bool) result {
 // count notes n units of a window that begins at a second. The caller holds mu.
 func (t *Tally) count(at, n int64) {
 	t.roll(at)
-	before := t.now().counted
+	before := t.used()
 	t.month.note(at, n)
 	t.own.note(at, n)
+	if at < t.own.since && at >= t.month.start && t.own.start <= t.month.start {
+		// In a window that was retired, and not sealed, when the period was learned.
+		t.own.base, t.own.counted = add(t.own.base, n), add(t.own.counted, n)
+		t.learned++
+	}
 	if limit := t.quota.Limit; limit >= 0 {
 		over := func(counted int64) int64 { return max(0, add(t.quota.Used, counted)-limit) }
-		if more := over(t.now().counted) - over(before); more > 0 {
+		if more := over(t.used()) - over(before); more > 0 {
 			t.feature.tallies.over.Add(more)
 		}
 		t.tell()
 	}
-}
-
-// tell says which marks were reached. The caller holds mu.
-func (t *Tally) tell() {
-	m := t.feature.tallies.marks.Load()
-	if m == nil || t.quota.Limit < 0 {
-		return
-	}
-	s := t.standing()
-	if s.Start != t.toldIn {
-		t.told, t.toldIn = 0, s.Start
-	}
-	for t.told < len(m.percents) && add(s.Used, s.Counted) >= share(s.Limit, m.percents[t.told]) {
-		m.reached(t.plain.name(), m.percents[t.told], s)
-		t.told++
-	}
-}
-
-// share is a part of limit, rounded up, but not nothing.
-func share(limit int64, percent int) int64 {
-	hi, lo := bits.Mul64(uint64(limit), uint64(percent))
-	if hi >= 100 {
-		return math.MaxInt64
-	}
-	part, rest := bits.Div64(hi, lo, 100)
-	if rest > 0 {
-		part++
-	}
-	return max(1, int64(min(part, math.MaxInt64)))
 }
 
 // missed is called after something was counted past a tally.
@@ -246,38 +209,40 @@ func (s *Series) missed() {
 	}
 }
 
-// unseen is what was counted this month past the tally: before it was made, or while
-// it was. The caller holds mu, so that nothing is counted through it meanwhile.
-func (t *Tally) unseen() int64 {
-	l := t.feature.ledger
-	t.roll(l.began.Load())
-	month := monthOf(t.month.start)
-	l.totalsMu.Lock()
-	sum := int64(0)
-	for s := t.plain; s != nil; s = s.next.Load() {
-		sum = add(sum, s.inMonth(month))
-	}
-	l.totalsMu.Unlock()
-	return max(0, sum-t.month.counted)
-}
-
-// forgetIdle forgets tallies of subjects that used nothing in the running period and
-// have no call running, so that their series can be forgotten, too.
+// forgetIdle forgets tallies of subjects that used nothing in the running periods, have
+// none to come that is known of, and no call running, so that their series can be
+// forgotten, too.
 func (f *Feature) forgetIdle() {
 	f.tallies.making.Lock()
 	defer f.tallies.making.Unlock()
-	for _, t := range f.tallies.bySeries.Range {
-		t := t.(*Tally)
+	for s, t := range f.tallies.bySeries.Range {
+		s, t := s.(*Series), t.(*Tally)
 		t.mu.Lock()
-		t.roll(f.ledger.began.Load())
-		if t.running == 0 && t.month.counted == 0 && t.own.counted == 0 && t.plain.seg.Load() == nil {
+		if s == t.plain && !t.gone && t.idle() {
 			t.gone = true
 			for s := t.plain; s != nil; s = s.next.Load() {
-				s.unmark(tallied)
-				f.tallies.bySeries.Delete(s)
+				t.leave(s)
 			}
 		}
+		if t.gone {
+			t.leave(s) // which may have come to it since
+		}
 		t.mu.Unlock()
+	}
+}
+
+// idle reports whether nothing would be lost with the tally. The caller holds mu.
+func (t *Tally) idle() bool {
+	at := t.feature.ledger.began.Load()
+	t.roll(at)
+	return t.running == 0 && t.month.counted == 0 && !t.own.outlives(at) && t.plain.seg.Load() == nil
+}
+
+// leave has a series count through no tally, unless it has another one. The caller holds
+// making.
+func (t *Tally) leave(s *Series) {
+	if t.feature.tallies.bySeries.CompareAndDelete(s, t) {
+		s.unmark(tallied)
 	}
 }
 

@@ -31,32 +31,31 @@ func (s *Standing) Left() int64 { return max(0, s.Limit-s.Taken()) }
 // Its lock is held over a compare-and-swap, never over anything that waits.
 type Tally struct {
 	feature *Feature
-	plain   *Series // the subject's, without dimensions
 
 	mu      sync.Mutex
-	gone    bool // forgotten: another one may have taken its place
-	running int  // calls that were let through and have not ended
+	plain   *Series // the subject's, without dimensions
+	gone    bool    // forgotten: another one may have taken its place
+	running int     // calls that were let through and have not ended
+	footing
+	learned uint32 // how often something was learned of own
+	kept    uint32 // as often it was kept
+	told    int    // marks that were reached in the period
+	toldIn  int64  // its start
+}
+
+// footing is what a standing is made of.
+type footing struct {
+	quota   Quota
 	held    int64
 	month   span
-	own     span // of a quota with bounds of its own; end 0: none was known yet
+	own     period // of a quota with bounds of its own
 	usesOwn bool
-	quota   Quota
-	told    int   // marks that were reached in the period
-	toldIn  int64 // its start
 }
 
 // span is what was counted in windows that begin in [start, end).
 type span struct{ start, end, counted int64 }
 
 const forever = math.MaxInt64
-
-// roll begins another period if a window that begins at a second is not in this one.
-func (s *span) roll(at int64, next func() (start, end int64)) {
-	if at >= s.end {
-		s.start, s.end = next()
-		s.counted = 0
-	}
-}
 
 func (s *span) note(at, n int64) {
 	if at >= s.start {
@@ -72,78 +71,29 @@ func add(a, b int64) int64 {
 	return a + b
 }
 
-// roll brings the periods to the window that begins at a second. A quota's own that
-// has ended is followed by one without an end, until its bounds are known. The caller
-// holds mu.
+// roll brings the periods to the window that begins at a second. The caller holds mu.
 func (t *Tally) roll(at int64) {
-	if at < t.month.end && (at < t.own.end || t.own.end == 0) {
-		return
-	}
-	t.month.roll(at, func() (int64, int64) {
+	if at >= t.month.end {
 		start, end := monthBounds(monthOf(at))
-		return start.Unix(), end.Unix()
-	})
-	if t.own.end != 0 {
-		t.own.roll(at, func() (int64, int64) { return t.own.end, forever })
+		t.month = span{start: start.Unix(), end: end.Unix()}
 	}
+	t.own.roll(at)
 }
 
-// now is the running period. The caller holds mu.
-func (t *Tally) now() *span {
+// used is what was counted in the running period. The caller holds mu.
+func (t *Tally) used() int64 {
 	if t.usesOwn {
-		return &t.own
+		return t.own.counted
 	}
-	return &t.month
-}
-
-// adopt makes q the quota, as of the window that begins at a second, and reports
-// whether that taught it the bounds of a period. The caller holds mu.
-func (t *Tally) adopt(q *Quota, at int64) (learned bool) {
-	t.roll(at)
-	t.quota = *q
-	t.quota.Limit, t.quota.Used = max(q.Limit, -1), max(q.Used, 0)
-	if q.Start == 0 && q.End == 0 {
-		t.usesOwn = false
-		return false
-	}
-	if q.Start > at {
-		return false // not yet: until then it bounds the period that runs
-	}
-	next := span{start: q.Start, end: q.End}
-	if next.end <= next.start {
-		next.end = forever
-	}
-	next.roll(at, func() (int64, int64) { return q.End, forever })
-	if next.start > q.Start || next.start < t.own.start {
-		t.quota.Used = 0 // it was of a period that is over
-	}
-	switch {
-	case t.own.end == 0 || next.start > t.own.start:
-		if next.start <= t.month.start {
-			next.counted = t.month.counted
-		}
-		t.own, learned = next, true
-	case next.start == t.own.start && next.end != forever && next.end != t.own.end:
-		t.own.end, learned = next.end, true
-	}
-	t.usesOwn = true
-	return learned
-}
-
-// recover notes what was found on disk. The caller holds mu.
-func (t *Tally) recover(month int32, start, n int64) {
-	first, _ := monthBounds(month)
-	t.roll(max(first.Unix(), start))
-	t.month.note(first.Unix(), n)
-	if start != 0 {
-		t.own.note(start, n)
-	}
+	return t.month.counted
 }
 
 // standing is how the subject stands. The caller holds mu.
 func (t *Tally) standing() Standing {
-	p := t.now()
-	s := Standing{p.counted, t.held, t.quota.Limit, t.quota.Used, p.start, p.end, t.quota.Soft}
+	s := Standing{t.used(), t.held, t.quota.Limit, t.quota.Used, t.month.start, t.month.end, t.quota.Soft}
+	if t.usesOwn {
+		s.Start, s.End = t.own.start, t.own.end
+	}
 	if s.End == forever {
 		s.End = 0
 	}
@@ -172,14 +122,15 @@ const (
 )
 
 // reserve holds n for a call, or refuses it: a hard limit would be passed, or was
-// reached by one that wants any.
+// reached by one that wants any. learned says that a period's bounds are not kept yet.
 func (t *Tally) reserve(q *Quota, n int64, wants bool) (a Admission, learned bool) {
 	t.mu.Lock()
 	if t.gone {
 		t.mu.Unlock()
 		return forgotten, false
 	}
-	learned = t.adopt(q, t.feature.ledger.began.Load())
+	t.adopt(q, t.feature.ledger.began.Load())
+	learned = t.learned != t.kept
 	a = Within
 	if limit := t.quota.Limit; limit >= 0 {
 		t.tell() // the limit may have come down
@@ -187,7 +138,7 @@ func (t *Tally) reserve(q *Quota, n int64, wants bool) (a Admission, learned boo
 		if least == 0 && wants {
 			least = 1
 		}
-		left := max(0, limit-add(add(t.quota.Used, t.now().counted), t.held))
+		left := max(0, limit-add(add(t.quota.Used, t.used()), t.held))
 		if least > left && !t.quota.Soft {
 			a = Refused
 		} else if least > left {

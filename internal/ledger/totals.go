@@ -175,9 +175,9 @@ func (f *fold) decodeInto(b []byte) error {
 			}
 		case 'p':
 			k := periodKey{text(), number()}
-			end, counted := number(), number()
+			p := period{since: k.since, start: number(), end: number(), base: number(), after: number(), counted: number()}
 			if ok {
-				f.addPeriod(k, end, counted)
+				f.addPeriod(k, p)
 			}
 		default:
 			ok = false
@@ -258,7 +258,7 @@ func (t *totals) decode(data []byte) (all *fold, damaged int) {
 			all.addUsage(k, u.at, u.quantity)
 		}
 		for k, p := range f.periods {
-			all.addPeriod(k, p.end, p.counted)
+			all.addPeriod(k, p)
 		}
 		for a, quantity := range f.books {
 			t.books[a] += quantity
@@ -400,8 +400,9 @@ func (sd *sealed) addPeriod(f *fold, block uint32) {
 		return
 	}
 	if feature := sd.ledger.featureFromDisk(name, sink.Sum); feature != nil {
-		if k, end, ok := feature.periodOf(sd.img.key(block), sd.head.start); ok {
-			f.addPeriod(k, end, sd.img.quantity(block))
+		if k, p, ok := feature.periodOf(sd.img.key(block), sd.head.start); ok {
+			p.counted = sd.img.quantity(block)
+			f.addPeriod(k, p)
 		}
 	}
 }

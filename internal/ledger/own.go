@@ -1,0 +1,169 @@
+package ledger
+
+import "time"
+
+// period is one of a quota's own. A window belongs to it if it begins in [since, end):
+// so a running process, recovery, folding and adoption all count the same, whenever
+// they learn of it. What was counted in it before is base, and stays that.
+type period struct {
+	start, end int64 // as the quota says; end 0: there is no period, forever: it is not known
+	since      int64 // start of the window that ran when it was learned
+	base       int64 // what it was known then to have had before that
+	after      int64 // how long the one before it lasted that it followed unasked; 0: none did
+	counted    int64 // base included
+}
+
+// roll begins the next period if a window that begins at a second is not in this one.
+// That one has no end until a quota says it. Nothing is stored of it, for whoever
+// knows the period before it comes to the same.
+func (p *period) roll(at int64) {
+	if p.end != 0 && at >= p.end {
+		*p = period{start: p.end, end: forever, since: p.end, after: max(1, p.end-p.start)}
+	}
+}
+
+func (p *period) note(at, n int64) {
+	if p.end != 0 && at >= p.since {
+		p.counted = add(p.counted, n)
+	}
+}
+
+// over reports whether a second has come.
+func over(end, at int64) bool { return end <= at || end <= time.Now().Unix() }
+
+// adopt makes q the quota, as of the window that begins at a second. The caller holds
+// mu.
+func (t *Tally) adopt(q *Quota, at int64) {
+	t.roll(at)
+	t.quota = *q
+	t.quota.Limit, t.quota.Used = max(q.Limit, -1), max(q.Used, 0)
+	if q.Start == 0 && q.End == 0 {
+		t.usesOwn = false
+		return
+	}
+	if q.Start > at {
+		return // not yet: until then it bounds the period that runs
+	}
+	t.usesOwn = true
+	start, end := q.Start, q.End
+	if end <= start {
+		end = forever
+	}
+	known := t.own.end != 0
+	switch {
+	case known && end <= t.own.start:
+		t.quota.Used = 0 // it was of a period that is over
+	case known && start == t.own.start && (end == forever || end == t.own.end):
+	case known && start < t.own.since && start != t.own.start:
+		// The running period, in other words. Its end may have been put off; that it
+		// comes earlier is not believed, for bounds that move with the clock would
+		// begin a period with every window. A really new one says so by its start.
+		if over(end, at) {
+			t.quota.Used = 0
+		} else if end != forever && end > t.own.end {
+			t.own.end = end
+			t.learned++
+		}
+	case over(end, at): // the one behind it runs
+		t.quota.Used = 0
+		t.begin(end, forever)
+	case known && start == t.own.start:
+		t.own.end = end
+		t.learned++
+	default:
+		t.begin(start, end)
+	}
+}
+
+// begin makes [start, end) the running period, in which the running window is the first
+// to count; of those before it is known what they had in the running month, so that is
+// what counts if it is all in the period. The caller holds mu.
+func (t *Tally) begin(start, end int64) {
+	at, month, window := t.look()
+	t.month.counted = max(t.month.counted, month)
+	t.own = period{start: start, end: end, since: at, counted: window}
+	if start <= t.month.start {
+		t.own.base = t.month.counted - window
+		t.own.counted = t.month.counted
+	}
+	t.learned++
+}
+
+// look reads from its series what the subject used in the running month, and what of it
+// in the window that has begun at a second. The caller holds mu, so that nothing is
+// counted through the tally meanwhile.
+func (t *Tally) look() (at, month, window int64) {
+	l := t.feature.ledger
+	l.totalsMu.Lock()
+	defer l.totalsMu.Unlock()
+	at = l.began.Load() // only now: while the lock is held, no word of that window is sealed
+	t.roll(at)
+	running := monthOf(t.month.start)
+	for s := t.plain; s != nil; s = s.next.Load() {
+		if l.totalsMonth == running {
+			month = add(month, s.total)
+		}
+		if n, start := s.unsealed(); n > 0 && monthOf(start) == running {
+			month = add(month, n)
+			if start >= at {
+				window = add(window, n)
+			}
+		}
+	}
+	return at, month, window
+}
+
+// unsealed is what the series, a Sum, has counted that is no part of its total yet, and
+// the start of the window. The caller holds totalsMu.
+func (s *Series) unsealed() (n, start int64) {
+	p, ok := s.place()
+	if !ok {
+		return 0, 0
+	}
+	cells := []*cell{p.seg.cell(p.cell)}
+	if p.spread != nil {
+		cells = append(cells, p.spread.stripes...)
+	}
+	for _, c := range cells {
+		word, ok := p.seg.load(c)
+		if !ok || word&wordSealed != 0 {
+			continue
+		}
+		if word&wordSet != 0 {
+			n = add(n, int64(word&wordCount))
+		}
+		if r := p.seg.room(c.block); r != nil {
+			n = add(n, int64(r.events.Load()))
+		}
+	}
+	return n, p.seg.head.start
+}
+
+// recover notes what was found on disk. The caller holds mu.
+func (t *Tally) recover(month int32, start, n int64) {
+	first, _ := monthBounds(month)
+	t.roll(max(first.Unix(), start))
+	t.month.note(first.Unix(), n)
+	if start != 0 {
+		t.own.note(start, n)
+	}
+}
+
+// unseen is what was counted this month past the tally: before it was made, or while
+// it was. The caller holds mu.
+func (t *Tally) unseen() int64 {
+	_, month, _ := t.look()
+	return max(0, month-t.month.counted)
+}
+
+// outlives reports whether a period could still matter that begins at a second or
+// later, also if nobody uses anything until then.
+func (p *period) outlives(at int64) bool {
+	switch {
+	case p.end == 0:
+		return false
+	case p.end != forever || p.after == 0 || p.counted > 0:
+		return true
+	}
+	return at < add(p.start, p.after) // one more, for the quota that will speak of it
+}
