@@ -251,7 +251,7 @@ func (l *Ledger) adoptTotals(data []byte, all *fold, books map[account]int64, fo
 	l.totals.apply(folds)
 	l.mu.Unlock()
 	for k, u := range all.usages {
-		l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
+		l.noteUsage([]byte(k.key), k.kind, k.month, when{}, u.at, u.quantity)
 	}
 	l.addUse(all.periods)
 	return nil

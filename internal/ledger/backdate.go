@@ -73,22 +73,28 @@ func undated(key []byte) []byte {
 	return appendKey(nil, feature, subject, dimensions)
 }
 
-// used is when that was used which the series counts in seg.
-func (s *Series) used(seg *segment) (start int64) {
+// when says of a count in which window it was made, and when that was used which it
+// counts: the same second but for backdated usage. Both are starts of windows.
+type when struct{ counted, used int64 }
+
+// when is that of what the series counts in seg.
+func (s *Series) when(seg *segment) when {
+	at := when{seg.head.start, seg.head.start}
 	if s.is(backdated) {
 		if used, ok := usedIn([]byte(s.name())); ok {
-			return used.start
+			at.used = used.start
 		}
 	}
-	return seg.head.start
+	return at
 }
 
-// used is when that was used which the slot at block holds. The caller holds mu.
-func (sd *sealed) used(block uint32) interval {
+// when is that of what the slot at block holds. The caller holds mu.
+func (sd *sealed) when(block uint32) when {
+	at := when{sd.head.start, sd.head.start}
 	if used, ok := usedIn(sd.img.key(block)); ok {
-		return used
+		at.used = used.start
 	}
-	return interval{sd.head.start, sd.head.end}
+	return at
 }
 
 // SeriesAt is Series for what was used at a time, to the second; zero: now. ErrTime if
@@ -105,6 +111,9 @@ func (f *Feature) SeriesAt(subject string, dimensions map[string]string, at time
 		return nil, err
 	}
 	used := l.bucket(at.Unix())
+	if t := f.Tally(subject); t != nil {
+		used = t.divide(used, at.Unix())
+	}
 	if err := l.checkAge(at, used); err != nil {
 		return nil, err
 	}
@@ -146,6 +155,21 @@ func (l *Ledger) bucket(second int64) interval {
 	return b
 }
 
+// divide cuts a window where the running period of a quota of its own begins, so that it
+// belongs to the same one as a second in it.
+func (t *Tally) divide(used interval, second int64) interval {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch begin := t.own.start; {
+	case t.own.end == 0 || begin <= used.start || begin >= used.end:
+	case second < begin:
+		used.end = begin
+	default:
+		used.start = begin
+	}
+	return used
+}
+
 // tidyBackdated forgets backdated series that have been sealed, for each is of a time
 // that is over. Their part in the running month goes to the subject's own series.
 func (l *Ledger) tidyBackdated() {
@@ -165,10 +189,7 @@ func (l *Ledger) tidyBackdated() {
 				left = true
 				return false
 			}
-			if s.is(tallied) {
-				s.unmark(tallied)
-				f.tallies.bySeries.Delete(s)
-			}
+			s.forgetTally()
 			plain.total = combine(f.kind, plain.total, s.total)
 			s.total = 0
 			done[plain] = true

@@ -174,7 +174,7 @@ func (s *Series) inMonth(month int32) int64 {
 		total = s.total
 	}
 	p, ok := s.place()
-	if !ok || monthOf(s.used(p.seg)) != month {
+	if !ok || monthOf(s.when(p.seg).used) != month {
 		return total
 	}
 	cells := []*cell{p.seg.cell(p.cell)}

@@ -217,7 +217,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 	l.totals, err = openTotals(l, func(all *fold) {
 		for k, u := range all.usages {
 			if k.month >= now {
-				l.noteUsage([]byte(k.key), k.kind, k.month, 0, u.at, u.quantity)
+				l.noteUsage([]byte(k.key), k.kind, k.month, when{}, u.at, u.quantity)
 			}
 			if k.kind == sink.Last { // settled, so attempted, unless another one was
 				for i := range l.lanes {

@@ -2,9 +2,10 @@ package ledger
 
 import "time"
 
-// period is one of a quota's own. A window belongs to it if it begins in [since, end):
-// so a running process, recovery, folding and adoption all count the same, whenever
-// they learn of it. What was counted in it before is base, and stays that.
+// period is one of a quota's own. What is counted in windows that begin in [since, end)
+// belongs to it, unless it was used before start: so a running process, recovery,
+// folding and adoption all count the same, whenever they learn of it. What was counted
+// in it before is base, and stays that.
 type period struct {
 	start, end int64 // as the quota says; end 0: there is no period, forever: it is not known
 	since      int64 // start of the window that ran when it was learned
@@ -22,8 +23,12 @@ func (p *period) roll(at int64) {
 	}
 }
 
-func (p *period) note(at, n int64) {
-	if p.end != 0 && at >= p.since {
+func (p *period) has(at when) bool {
+	return p.end != 0 && at.counted >= p.since && at.used >= p.start
+}
+
+func (p *period) note(at when, n int64) {
+	if p.has(at) {
 		p.counted = add(p.counted, n)
 	}
 }
@@ -79,20 +84,27 @@ func (t *Tally) adopt(q *Quota, at int64) {
 // to count; of those before it is known what they had in the running month, so that is
 // what counts if it is all in the period. The caller holds mu.
 func (t *Tally) begin(start, end int64) {
-	at, month, window := t.look()
-	t.month.counted = max(t.month.counted, month)
-	t.own = period{start: start, end: end, since: at, counted: window}
+	at, seen := t.look(start)
+	t.month.counted = max(t.month.counted, seen.month)
+	t.own = period{start: start, end: end, since: at, counted: seen.window}
 	if start <= t.month.start {
-		t.own.base = t.month.counted - window
-		t.own.counted = t.month.counted
+		t.own.base = t.month.counted - seen.both
+		t.own.counted = add(t.own.base, seen.window)
 	}
 	t.learned++
 }
 
-// look reads from its series what the subject used in the running month, and what of it
-// in the window that has begun at a second. The caller holds mu, so that nothing is
-// counted through the tally meanwhile.
-func (t *Tally) look() (at, month, window int64) {
+// seen is what a subject's series say.
+type seen struct {
+	month  int64 // used in the running month
+	window int64 // counted in the running window, and used from some second on
+	both   int64 // counted in the running window, and used in the running month
+}
+
+// look reads from its series what the subject has used, and what of it since from in the
+// window that has begun at a second. The caller holds mu, so that nothing is counted
+// through the tally meanwhile.
+func (t *Tally) look(from int64) (at int64, sum seen) {
 	l := t.feature.ledger
 	l.totalsMu.Lock()
 	defer l.totalsMu.Unlock()
@@ -101,24 +113,29 @@ func (t *Tally) look() (at, month, window int64) {
 	running := monthOf(t.month.start)
 	for s := t.plain; s != nil; s = s.next.Load() {
 		if l.totalsMonth == running {
-			month = add(month, s.total)
+			sum.month = add(sum.month, s.total)
 		}
-		if n, start := s.unsealed(); n > 0 && monthOf(start) == running {
-			month = add(month, n)
-			if start >= at {
-				window = add(window, n)
-			}
+		n, when := s.unsealed()
+		inMonth, inWindow := monthOf(when.used) == running, when.counted >= at
+		if inMonth {
+			sum.month = add(sum.month, n)
+		}
+		if inWindow && when.used >= from {
+			sum.window = add(sum.window, n)
+		}
+		if inWindow && inMonth {
+			sum.both = add(sum.both, n)
 		}
 	}
-	return at, month, window
+	return at, sum
 }
 
-// unsealed is what the series, a Sum, has counted that is no part of its total yet, and
-// the start of the window. The caller holds totalsMu.
-func (s *Series) unsealed() (n, start int64) {
+// unsealed is what the series, a Sum, has counted that is no part of its total yet. The
+// caller holds totalsMu.
+func (s *Series) unsealed() (n int64, at when) {
 	p, ok := s.place()
 	if !ok {
-		return 0, 0
+		return 0, at
 	}
 	cells := []*cell{p.seg.cell(p.cell)}
 	if p.spread != nil {
@@ -136,24 +153,25 @@ func (s *Series) unsealed() (n, start int64) {
 			n = add(n, int64(r.events.Load()))
 		}
 	}
-	return n, p.seg.head.start
+	return n, s.when(p.seg)
 }
 
-// recover notes what was found on disk. The caller holds mu.
-func (t *Tally) recover(month int32, start, n int64) {
+// recover notes what was found on disk, of a window or, if that is zero, of a month. The
+// caller holds mu.
+func (t *Tally) recover(month int32, at when, n int64) {
 	first, _ := monthBounds(month)
-	t.roll(max(first.Unix(), start))
+	t.roll(max(first.Unix(), at.counted))
 	t.month.note(first.Unix(), n)
-	if start != 0 {
-		t.own.note(start, n)
+	if at.counted != 0 {
+		t.own.note(at, n)
 	}
 }
 
 // unseen is what was counted this month past the tally: before it was made, or while
 // it was. The caller holds mu.
 func (t *Tally) unseen() int64 {
-	_, month, _ := t.look()
-	return max(0, month-t.month.counted)
+	_, sum := t.look(0)
+	return max(0, sum.month-t.month.counted)
 }
 
 // outlives reports whether a period could still matter that begins at a second or

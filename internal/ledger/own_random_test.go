@@ -31,15 +31,18 @@ func anyPeriods(t *testing.T, mode, dir string, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 7))
 	l := open(t, mode, dir)
 	f := feature(t, l, "calls", sink.Sum)
-	type count struct{ at, n int64 }
+	type count struct{ at, used, n int64 }
 	var counts []count
 	const day = 24 * 3600
 	q := Quota{Limit: 1 << 40}
 	for step := range 250 {
 		now := time.Now().Unix()
 		n := random.Int64N(100) + 1
-		noted := func() { counts = append(counts, count{l.active.Load().head.start, n}) }
-		switch random.IntN(12) {
+		noted := func() {
+			at := l.active.Load().head.start
+			counts = append(counts, count{at, at, n})
+		}
+		switch random.IntN(14) {
 		case 0, 1:
 			require.True(t, call(t, f, "s", q, random.Int64N(100), n))
 			noted()
@@ -66,6 +69,18 @@ func anyPeriods(t *testing.T, mode, dir string, seed uint64) {
 			rotate(t, l)
 		case 9:
 			heldTo(t, f, "s", q)
+		case 10, 11:
+			used := time.Unix(now-1-random.Int64N(50*day), 0)
+			s, err := f.SeriesAt("s", nil, used)
+			require.NoError(t, err)
+			seg := l.active.Load()
+			if random.IntN(2) <= 1 {
+				require.NoError(t, s.Add(n))
+			} else {
+				require.NoError(t, f.AddEvent("s", nil, used, "", fmt.Sprint(step), n))
+			}
+			at := s.when(seg)
+			counts = append(counts, count{at.counted, at.used, n})
 		default:
 			if mode == "memory" {
 				continue
@@ -86,10 +101,10 @@ func anyPeriods(t *testing.T, mode, dir string, seed uint64) {
 			want, inMonth := own.base, int64(0)
 			month, start, _ := f.Total("s")
 			for _, c := range counts {
-				if own.end != 0 && c.at >= own.since {
+				if own.end != 0 && c.at >= own.since && c.used >= own.start {
 					want += c.n
 				}
-				if c.at >= start.Unix() {
+				if c.used >= start.Unix() {
 					inMonth += c.n
 				}
 			}

@@ -86,14 +86,14 @@ func (t *Tally) catchUp() {
 func (l *Ledger) adoptPeriods(all *fold) {
 	for _, t := range l.eachPeriod(all, func(k periodKey, t *Tally) bool {
 		theirs := all.periods[k]
-		at, _, window := t.look()
-		theirs.roll(at)
+		theirs.roll(l.began.Load())
+		at, seen := t.look(theirs.start)
 		if t.own.end != 0 && theirs.start < t.own.end {
 			return false
 		}
 		theirs.base, theirs.counted = 0, 0
 		if at >= theirs.since {
-			theirs.counted = window
+			theirs.counted = seen.window
 		}
 		t.own, t.usesOwn = theirs, true
 		t.learned++
@@ -124,13 +124,13 @@ func (l *Ledger) adoptedUse(all *fold, waiting []*sealed) map[periodKey]period {
 		return nil
 	}
 	for _, sd := range waiting {
-		sd.eachSum(func(feature, subject string, n int64) {
+		sd.eachSum(func(feature, subject string, at when, n int64) {
 			b := shared[string(appendKey(nil, feature, subject, nil))]
-			switch at := sd.head.start; {
+			switch {
 			case b == nil:
-			case at >= b.theirs.since && at < b.own.since:
+			case b.theirs.has(at) && !b.own.has(at) && at.used >= b.own.start:
 				b.own.counted = add(b.own.counted, n)
-			case at >= b.own.since && at < b.theirs.since && monthOf(at) == monthOf(b.theirs.since):
+			case b.own.has(at) && at.counted < b.theirs.since && monthOf(at.used) == monthOf(b.theirs.since):
 				b.theirs.base = max(0, b.theirs.base-n) // it was part of that
 			}
 		})
@@ -144,7 +144,7 @@ func (l *Ledger) adoptedUse(all *fold, waiting []*sealed) map[periodKey]period {
 }
 
 // eachSum calls visit for what the segment's slots hold of Sums.
-func (sd *sealed) eachSum(visit func(feature, subject string, n int64)) {
+func (sd *sealed) eachSum(visit func(feature, subject string, at when, n int64)) {
 	if sd.head.merged {
 		return
 	}
@@ -160,7 +160,7 @@ func (sd *sealed) eachSum(visit func(feature, subject string, n int64)) {
 			continue
 		}
 		if feature, subject, _, err := decodeKey(img.key(block)); err == nil {
-			visit(feature, subject, img.quantity(block))
+			visit(feature, subject, sd.when(block), img.quantity(block))
 		}
 	}
 }
@@ -175,9 +175,9 @@ func (l *Ledger) addUse(use map[periodKey]period) {
 	})
 }
 
-// periodOf says to which of the subject's periods a window belongs that is about to be
+// periodOf says to which of the subject's periods that belongs which is about to be
 // folded; ok is false if to none that still matters.
-func (f *Feature) periodOf(key []byte, start int64) (k periodKey, p period, ok bool) {
+func (f *Feature) periodOf(key []byte, at when) (k periodKey, p period, ok bool) {
 	_, subject, _, err := decodeKey(key)
 	if err != nil {
 		return k, p, false
@@ -189,6 +189,6 @@ func (f *Feature) periodOf(key []byte, start int64) (k periodKey, p period, ok b
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p = t.own
-	p.roll(start)
-	return periodKey{string(t.plain.appendKey(nil)), p.since}, p, p.end != 0 && start >= p.since
+	p.roll(at.counted)
+	return periodKey{string(t.plain.appendKey(nil)), p.since}, p, p.has(at)
 }

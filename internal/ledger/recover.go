@@ -336,15 +336,15 @@ func (l *Ledger) noteSealed(sd *sealed) {
 	defer sd.unload()
 	for _, block := range sd.img.slots {
 		if !sd.img.bad[block] {
-			used := sd.used(block).start
-			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), monthOf(used), used, sd.head.end, sd.img.quantity(block))
+			at := sd.when(block)
+			l.noteUsage(sd.img.key(block), sd.img.shape(block).kind(), monthOf(at.used), at, sd.head.end, sd.img.quantity(block))
 		}
 	}
 }
 
 // noteUsage adds to a series' total in the running month, and to that of a quota's
-// period if the window begins in it; start 0: it is known of the month alone.
-func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, start, at, quantity int64) {
+// period; without a window it is known of the month alone. It was sealed at end.
+func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, at when, end, quantity int64) {
 	feature, subject, dimensions, err := decodeKey(key)
 	if err != nil {
 		return
@@ -359,13 +359,13 @@ func (l *Ledger) noteUsage(key []byte, kind sink.Kind, month int32, start, at, q
 	}
 	note := func() {
 		l.totalsMu.Lock()
-		l.note(s, month, at, quantity)
+		l.note(s, month, end, quantity)
 		l.totalsMu.Unlock()
 	}
 	if t := s.tally(); t != nil {
 		t.mu.Lock() // nobody reads the month meanwhile
 		defer t.mu.Unlock()
-		t.recover(month, start, quantity)
+		t.recover(month, at, quantity)
 		note()
 		return
 	}

@@ -98,7 +98,7 @@ func (l *Ledger) sealWords(seg *segment) (words []uint64) {
 			set, quantity = true, quantity+r.events.Load() // no more of them come
 		}
 		if set {
-			l.note(c.series, monthOf(c.series.used(seg)), seg.head.start+1, int64(quantity))
+			l.note(c.series, monthOf(c.series.when(seg).used), seg.head.start+1, int64(quantity))
 		}
 		c.series.leave(seg)
 	})

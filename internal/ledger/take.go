@@ -184,7 +184,7 @@ func (sd *sealed) unsendable(r *Route, block uint32, s state, first uint32, now,
 			why = "the file is a copy or was damaged: whether it was sent is unknown"
 		}
 		return &holding{doubtHeld, why}
-	case s == pending && r.MaxAge > 0 && now.Sub(time.Unix(sd.used(block).start, 0)) > r.MaxAge:
+	case s == pending && r.MaxAge > 0 && now.Sub(time.Unix(sd.when(block).used, 0)) > r.MaxAge:
 		return &holding{pendingHeld, fmt.Sprintf("older than the %v that the sink takes", r.MaxAge)}
 	case s == pending && r.MaxQuantity > 0 && sd.img.quantity(block) > r.MaxQuantity:
 		return &holding{pendingHeld, fmt.Sprintf("more than the %d that the sink takes in one record", r.MaxQuantity)}

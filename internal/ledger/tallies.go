@@ -169,7 +169,7 @@ func (t *Tally) add(p *place, n, held int64, ends bool, missed *bool) result {
 	res := p.add(uint64(n))
 	if res == counted {
 		*missed = t.gone
-		t.count(p.seg.head.start, n)
+		t.count(p.series.when(p.seg), n)
 		t.held -= held
 		if ends {
 			t.running--
@@ -178,13 +178,13 @@ func (t *Tally) add(p *place, n, held int64, ends bool, missed *bool) result {
 	return res
 }
 
-// count notes n units of a window that begins at a second. The caller holds mu.
-func (t *Tally) count(at, n int64) {
-	t.roll(at)
+// count notes n units. The caller holds mu.
+func (t *Tally) count(at when, n int64) {
+	t.roll(at.counted)
 	before := t.used()
-	t.month.note(at, n)
+	t.month.note(at.used, n)
 	t.own.note(at, n)
-	if at < t.own.since && at >= t.month.start && t.own.start <= t.month.start {
+	if at.counted < t.own.since && at.used >= t.month.start && t.own.start <= t.month.start {
 		// In a window that was retired, and not sealed, when the period was learned.
 		t.own.base, t.own.counted = add(t.own.base, n), add(t.own.counted, n)
 		t.learned++
@@ -203,7 +203,8 @@ func (s *Series) missed() {
 	if t := s.tally(); t != nil {
 		t.mu.Lock()
 		if n := t.unseen(); n > 0 {
-			t.count(t.feature.ledger.began.Load(), n)
+			began := t.feature.ledger.began.Load()
+			t.count(when{began, began}, n)
 		}
 		t.mu.Unlock()
 	}

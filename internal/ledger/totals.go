@@ -381,7 +381,7 @@ func (sd *sealed) foldOf() (*fold, error) {
 	}
 	for _, block := range img.slots {
 		if !img.bad[block] {
-			k := usageKey{string(undated(img.key(block))), monthOf(sd.used(block).start), img.shape(block).kind()}
+			k := usageKey{string(undated(img.key(block))), monthOf(sd.when(block).used), img.shape(block).kind()}
 			f.addUsage(k, sd.head.end, img.quantity(block))
 			sd.addPeriod(f, block)
 		}
@@ -400,7 +400,7 @@ func (sd *sealed) addPeriod(f *fold, block uint32) {
 		return
 	}
 	if feature := sd.ledger.featureFromDisk(name, sink.Sum); feature != nil {
-		if k, p, ok := feature.periodOf(sd.img.key(block), sd.head.start); ok {
+		if k, p, ok := feature.periodOf(sd.img.key(block), sd.when(block)); ok {
 			p.counted = sd.img.quantity(block)
 			f.addPeriod(k, p)
 		}
