@@ -119,6 +119,10 @@ func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
 	if err != nil {
 		return f.refusal(license.Unavailable, c.subject, err)
 	}
+	most := maxPrepaidWait
+	if f.meter.cfg.Shadow { // nobody waits for what would not be refused
+		most = 0
+	}
 	var until context.Context
 	for {
 		limit := drawn(account.Enter())
@@ -131,7 +135,7 @@ func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
 			c.reserved(t, n)
 			return nil
 		case until == nil:
-			wait, cancel := context.WithTimeout(ctx, maxPrepaidWait)
+			wait, cancel := context.WithTimeout(ctx, most)
 			defer cancel()
 			until = wait
 		}

@@ -195,7 +195,7 @@ func (a *Account) shut() {
 }
 
 // clear returns what is left, after shut.
-func (a *Account) clear(ctx context.Context) error {
+func (a *Account) clear(ctx context.Context) {
 	for {
 		a.mu.Lock()
 		f, last := a.flight, false
@@ -204,15 +204,15 @@ func (a *Account) clear(ctx context.Context) error {
 		}
 		a.mu.Unlock()
 		if f == nil {
-			return ctx.Err()
+			return
 		}
 		select {
 		case <-f.done:
 			if last {
-				return f.err
+				return
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }

@@ -60,7 +60,16 @@ type retrier interface{ RetryAfter() time.Duration }
 
 // draw draws a block, if little is left, or as much as there must be for a call that
 // needs a number, if that is more.
-func (a *Account) draw(ctx context.Context, need int64) error {
+func (a *Account) draw(ctx context.Context, need int64) (err error) {
+	for range maxTries {
+		if err = a.drawOnce(ctx, need); !errors.Is(err, license.ErrNotApplied) {
+			break // else somebody else was quicker
+		}
+	}
+	return err
+}
+
+func (a *Account) drawOnce(ctx context.Context, need int64) error {
 	if err := a.goOn(ctx); err != nil {
 		return err
 	}

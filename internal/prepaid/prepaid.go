@@ -39,6 +39,7 @@ const (
 	maxPause    = time.Minute
 	sweepEvery  = 30 * time.Second
 	idleAfter   = 15 * time.Minute // after which what a subject has is returned
+	maxTries    = 3                // of a draw that was not applied
 	maxFlights  = 16               // at a time, so that an outage costs no more
 )
 
@@ -263,7 +264,7 @@ func (p *Prepaid) sweep() {
 }
 
 // Close returns what is not used, as far as ctx lasts. What is left stays in the file,
-// and so does what is on its way by then.
+// and so does what is on its way by then, as the error says.
 func (p *Prepaid) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed.Store(true)
@@ -272,17 +273,16 @@ func (p *Prepaid) Close(ctx context.Context) error {
 	for _, a := range all {
 		a.shut()
 	}
-	var returning sync.WaitGroup
-	var failures failures
-	for _, a := range all {
-		returning.Go(func() { failures.add(a.clear(ctx)) })
-	}
 	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
+		var returning sync.WaitGroup
+		for _, a := range all {
+			returning.Go(func() { a.clear(ctx) })
+		}
 		returning.Wait()
 		p.cancel()
 		p.work.Wait()
-		close(ended)
 	}()
 	select {
 	case <-ended:
@@ -290,34 +290,38 @@ func (p *Prepaid) Close(ctx context.Context) error {
 		p.cancel()
 	}
 	p.file.close()
-	return failures.error()
+	return unreturned(all, ctx.Err())
 }
 
-// failures counts errors, and keeps the first.
-type failures struct {
-	mu    sync.Mutex
-	n     int
-	first error
-}
-
-func (f *failures) add(err error) {
-	if err == nil {
-		return
+// unreturned is what could not be returned, because of ended or what an account says.
+func unreturned(all []*Account, ended error) error {
+	units, subjects := int64(0), 0
+	for _, a := range all {
+		left, err := a.left()
+		if left = max(left, 0); err != nil {
+			continue
+		}
+		a.mu.Lock()
+		if a.state.Open != nil {
+			left += a.state.Open.Units
+		}
+		if left > 0 && a.failure != nil && !errors.Is(a.failure, ErrClosed) {
+			ended = a.failure
+		}
+		a.mu.Unlock()
+		if left > 0 {
+			units += left
+			subjects++
+		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n++; f.first == nil {
-		f.first = err
-	}
-}
-
-func (f *failures) error() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n == 0 {
+	if units == 0 {
 		return nil
 	}
-	return fmt.Errorf("meter: the unused prepaid units of %d subjects were not returned, they are kept for the next start; one of them: %w", f.n, f.first)
+	err := fmt.Errorf("meter: %d unused prepaid units of %d subjects were not returned, and are kept for the next start", units, subjects)
+	if ended != nil {
+		err = fmt.Errorf("%w: %w", err, ended)
+	}
+	return err
 }
 
 // guarded calls a Balance, and makes an error of its panic, without what it says: that

@@ -303,8 +303,12 @@ func TestFaultyBalances(t *testing.T) {
 				} else {
 					strike()
 					err := w.call(t.Context(), "s", 1)
-					require.Error(t, err, what)
-					require.NotContains(t, err.Error(), "secret")
+					if errors.Is(test.fault.before, license.ErrNotApplied) {
+						require.NoError(t, err, "it was tried again")
+					} else {
+						require.Error(t, err, what)
+						require.NotContains(t, err.Error(), "secret")
+					}
 					w.balanced("s")
 					time.Sleep(2 * firstPause)
 				}
@@ -510,7 +514,7 @@ func TestAnotherBalance(t *testing.T) {
 // is somewhere.
 func TestConservation(t *testing.T) {
 	t.Parallel()
-	rounds := 60
+	rounds := 24
 	if testing.Short() {
 		rounds = 10
 	}
