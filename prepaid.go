@@ -94,6 +94,9 @@ func (f *Feature) prepare(p *prepay) error {
 	if f.kind != sink.Sum {
 		return errNoSum
 	}
+	if f.meter.cfg.Adopt != "" {
+		return errors.New("Prepaid: units are held by the directory that has counted their use, so it can't be with Config.Adopt: give each process a Dir that it finds again")
+	}
 	if err := p.validate(); err != nil {
 		return err
 	}

@@ -35,10 +35,8 @@ type file struct {
 
 // lines is what the file says.
 type lines struct {
-	id        string
 	states    map[owner]*state
 	decisions []*decision
-	taken     map[string]bool
 }
 
 // owner is whose units a state is about.
@@ -49,7 +47,7 @@ func newID() string { return rand.Text() }
 // open reads the file, if there is one. It is only written once there is something to
 // say. damaged is how many of its lines can't be read.
 func (b *file) open() (damaged int, isCopy bool, err error) {
-	b.lines = lines{id: newID(), states: map[owner]*state{}, taken: map[string]bool{}}
+	b.states = map[owner]*state{}
 	if b.dir == "" {
 		return 0, false, nil
 	}
@@ -83,23 +81,13 @@ func (l *lines) read(f *os.File) (info *fileInfo, damaged int, err error) {
 		case err != nil: // torn: what it said was not acted on
 		case one.File != nil:
 			info = one.File
-			l.id = info.ID
 		case one.State != nil:
 			l.states[one.State.owner()] = one.State
 		case one.Decision != nil:
 			l.decisions = append(l.decisions, one.Decision)
-		case one.Taken != nil:
-			l.take(one.Taken)
 		}
 	}
 	return info, damaged, nil
-}
-
-func (l *lines) take(t *taken) {
-	l.taken[t.ID] = true
-	for _, s := range t.States {
-		l.states[s.owner()] = s
-	}
 }
 
 func (s *state) owner() owner { return owner{s.Feature, s.Subject} }
@@ -121,31 +109,16 @@ func (b *file) write(l line) error {
 
 // apply takes a line in, and returns what takes it out again.
 func (b *file) apply(l line) (undo func()) {
-	switch {
-	case l.State != nil:
-		k := l.State.owner()
-		was, known := b.states[k]
-		b.states[k] = l.State
-		return func() {
-			if b.states[k] = was; !known {
-				delete(b.states, k)
-			}
-		}
-	case l.Decision != nil:
+	if l.Decision != nil {
 		b.decisions = append(b.decisions, l.Decision)
 		return func() { b.decisions = b.decisions[:len(b.decisions)-1] }
 	}
-	was := make([]*state, 0, len(l.Taken.States))
-	for _, s := range l.Taken.States {
-		was = append(was, b.states[s.owner()])
-	}
-	b.take(l.Taken)
+	k := l.State.owner()
+	was, known := b.states[k]
+	b.states[k] = l.State
 	return func() {
-		delete(b.taken, l.Taken.ID)
-		for i, s := range l.Taken.States {
-			if b.states[s.owner()] = was[i]; was[i] == nil {
-				delete(b.states, s.owner())
-			}
+		if b.states[k] = was; !known {
+			delete(b.states, k)
 		}
 	}
 }
@@ -208,23 +181,18 @@ func (b *file) rewrite() error {
 	return nil
 }
 
-// all is what the file says, without what needs no saying.
+// all is what the file says.
 func (b *file) all(f *os.File) ([]byte, error) {
 	is, err := disk.IdentityOf(f)
 	if err != nil {
 		return nil, err
 	}
-	text := line{File: &fileInfo{b.id, is.Inode, is.Birth}}.encode()
-	for id := range b.taken {
-		text = append(text, line{Taken: &taken{ID: id}}.encode()...)
-	}
+	text := line{File: &fileInfo{is.Inode, is.Birth}}.encode()
 	for _, d := range b.decisions {
 		text = append(text, line{Decision: d}.encode()...)
 	}
 	for _, s := range b.states {
-		if !s.idle() {
-			text = append(text, line{State: s}.encode()...)
-		}
+		text = append(text, line{State: s}.encode()...)
 	}
 	return text, nil
 }
@@ -249,6 +217,18 @@ func (b *file) close() {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.drop()
+	if b.dir == "" || len(b.decisions) > 0 {
+		return
+	}
+	for _, s := range b.states {
+		if !s.idle() {
+			return
+		}
+	}
+	// Nothing is left that another process should know.
+	if b.before("remove") == nil {
+		_ = os.Remove(filepath.Join(b.dir, fileName))
+	}
 }
 
 func syncDir(dir string) error {

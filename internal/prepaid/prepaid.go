@@ -87,9 +87,6 @@ func Open(cfg Config) (*Prepaid, error) {
 		s.Copy = s.Copy || isCopy
 		p.found[k] = s
 	}
-	if isCopy {
-		p.file.id = newID() // another file from now on
-	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }

@@ -66,7 +66,7 @@ func TestBlocksAreDrawnAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 100)
 		w.bank.buy("s", 1000)
-		w.bank.fault = func(context.Context, bool, license.Transfer) fault { time.Sleep(time.Second); return fault{} }
+		w.bank.fails(func(context.Context, bool, license.Transfer) fault { time.Sleep(time.Second); return fault{} })
 		start := time.Now()
 		require.NoError(t, w.call(t.Context(), "s", 1))
 		require.Equal(t, 2*time.Second, time.Since(start), "Read and Move")
@@ -90,7 +90,7 @@ func TestOneFlightForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1000)
 		w.bank.buy("s", 5000)
-		w.bank.fault = func(context.Context, bool, license.Transfer) fault { time.Sleep(3 * time.Second); return fault{} }
+		w.bank.fails(func(context.Context, bool, license.Transfer) fault { time.Sleep(3 * time.Second); return fault{} })
 		var all sync.WaitGroup
 		for range 64 {
 			all.Go(func() { require.NoError(t, w.call(context.Background(), "s", 1)) })
@@ -116,8 +116,8 @@ func TestOutage(t *testing.T) {
 		w := newWorld(t, 100)
 		w.bank.buy("s", 1000)
 		require.NoError(t, w.call(t.Context(), "s", 1))
-		asked := 0
-		w.bank.fault = func(context.Context, bool, license.Transfer) fault { asked++; return fault{before: errNet} }
+		var asked atomic.Int64
+		w.bank.fails(func(context.Context, bool, license.Transfer) fault { asked.Add(1); return fault{before: errNet} })
 		let, refused := 1, 0
 		for range 600 {
 			err := w.call(t.Context(), "s", 1)
@@ -131,9 +131,9 @@ func TestOutage(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Equal(t, 100, let)
-		require.Less(t, asked, 20)
+		require.Less(t, asked.Load(), int64(20))
 		require.ErrorContains(t, w.p.Health(), `"s": connection reset`)
-		w.bank.fault = nil
+		w.bank.fails(nil)
 		time.Sleep(maxPause)
 		require.NoError(t, w.call(t.Context(), "s", 1))
 		require.NoError(t, w.p.Health())
@@ -284,13 +284,13 @@ func TestFaultyBalances(t *testing.T) {
 				w.bank.buy("s", 300)
 				strike := func() {
 					left := 1
-					w.bank.fault = func(_ context.Context, read bool, _ license.Transfer) fault {
+					w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
 						if left > 0 && (read && test.read || !read && test.move) {
 							left--
 							return test.fault
 						}
 						return fault{}
-					}
+					})
 				}
 				if back {
 					require.NoError(t, w.call(t.Context(), "s", 1))
@@ -336,7 +336,7 @@ func TestUndecidable(t *testing.T) {
 				}
 				left := 1
 				w.bank.forgets = true
-				w.bank.fault = func(_ context.Context, read bool, t license.Transfer) fault {
+				w.bank.fails(func(_ context.Context, read bool, t license.Transfer) fault {
 					if left == 0 || read || t.Back != back {
 						return fault{}
 					}
@@ -345,7 +345,7 @@ func TestUndecidable(t *testing.T) {
 						return fault{after: errNet}
 					}
 					return fault{before: errNet}
-				}
+				})
 				if back {
 					time.Sleep(idleAfter + 3*sweepEvery)
 				} else {
@@ -387,17 +387,17 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 			reached := false
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
-				n, dead := 0, false
+				var n atomic.Int64
+				var dead atomic.Bool
 				step := func() error {
-					n++
-					if n-1 == fatal || dead {
-						reached, dead = true, forever
+					if n.Add(1)-1 == int64(fatal) || dead.Load() {
+						dead.Store(forever)
 						return errDead
 					}
 					return nil
 				}
 				w.step = func(string) error { return step() }
-				w.bank.fault = func(_ context.Context, read bool, _ license.Transfer) fault {
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
 					if step() != nil { // before the request, or after it
 						return fault{before: errDead}
 					}
@@ -405,22 +405,24 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 						return fault{after: errDead}
 					}
 					return fault{}
-				}
+				})
 				w.bank.buy("s", 200)
 				w.open(50)
 				for range 120 {
 					_ = w.call(t.Context(), "s", 1)
 					time.Sleep(100 * time.Millisecond)
 				}
-				if !dead {
+				if !dead.Load() {
 					time.Sleep(idleAfter + 2*maxPause)
 					_ = w.call(t.Context(), "s", 1)
 				}
-				if !dead {
+				if !dead.Load() {
 					_ = w.close(t.Context())
 				}
 				w.die()
-				w.step, w.bank.fault = nil, nil
+				reached = n.Load() > int64(fatal)
+				w.step = nil
+				w.bank.fails(nil)
 				w.open(50)
 				synctest.Wait()
 				w.balanced("s")
@@ -549,7 +551,7 @@ func TestConservation(t *testing.T) {
 				defer mu.Unlock()
 				return r.IntN(n)
 			}
-			w.bank.fault = faulty
+			w.bank.fails(faulty)
 			for range 400 {
 				s := subjects[pick(3)]
 				switch pick(20) {
@@ -573,7 +575,7 @@ func TestConservation(t *testing.T) {
 				}
 			}
 			mu.Lock()
-			w.bank.fault = nil
+			w.bank.fails(nil)
 			mu.Unlock()
 			time.Sleep(5 * maxPause)
 			require.NoError(t, w.close(t.Context()))

@@ -86,7 +86,7 @@ func (s *state) putAside(t transfer) {
 	s.Open = nil
 }
 
-// idle says that the state says nothing that a new one wouldn't.
+// idle says that nothing is left of what was drawn.
 func (s *state) idle() bool { return s.Open == nil && len(s.Aside) == 0 && s.Limit == s.Mark }
 
 func (t *transfer) of(s *state, doubtful bool) license.Transfer {
@@ -111,24 +111,15 @@ type line struct {
 	File     *fileInfo `json:"file,omitempty"`
 	State    *state    `json:"state,omitempty"`
 	Decision *decision `json:"decision,omitempty"`
-	Taken    *taken    `json:"taken,omitempty"`
 }
 
 // fileInfo is the first line: which file it is.
 type fileInfo struct {
-	ID    string `json:"id"`
 	Inode uint64 `json:"inode"`
 	Birth int64  `json:"birth"`
 }
 
 func (i *fileInfo) identity() disk.Identity { return disk.Identity{Inode: i.Inode, Birth: i.Birth} }
-
-// taken is another directory's file, as it was taken over: the states that it led to
-// here, in one line, so that they are all there or none.
-type taken struct {
-	ID     string   `json:"id"`
-	States []*state `json:"states,omitempty"`
-}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

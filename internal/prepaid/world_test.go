@@ -189,6 +189,13 @@ func (b *bank) buy(subject string, n int64) {
 	b.has[subject] += n
 }
 
+// fails has calls fail.
+func (b *bank) fails(how func(ctx context.Context, read bool, t license.Transfer) fault) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fault = how
+}
+
 func (b *bank) state(subject string) (bought, left int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
