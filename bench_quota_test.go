@@ -10,7 +10,7 @@ import (
 )
 
 // BenchmarkQuota says in a ratio what a call costs that is held to a quota, holds a
-// part of it and is limited in its rate, beside one that is not, for 1024 subjects
+// part of it and is limited in its rate, beside one that is not, and of one that uses prepaid units instead of a quota, for 1024 subjects
 // that are known: by the best of turns. The last way counts by hand where there is a
 // quota.
 func BenchmarkQuota(b *testing.B) {
@@ -19,6 +19,7 @@ func BenchmarkQuota(b *testing.B) {
 			m := open(b, func(c *Config) { c.Dir = dir })
 			plain := m.Feature("plain", Quantity(1))
 			full := m.Feature("full", Hold(5000), Rate(benchLimit, benchBurst), limited(license.Quota{Limit: 1 << 50}))
+			prepaid := m.Feature("prepaid", Hold(5000), Rate(benchLimit, benchBurst), Prepaid(plenty{}, 1<<30))
 			contexts := make([]context.Context, 1024)
 			for i := range contexts {
 				contexts[i] = as(subjectOf(i))
@@ -44,13 +45,15 @@ func BenchmarkQuota(b *testing.B) {
 			}
 			for i := range contexts {
 				require.True(b, try(b, full, subjectOf(i), 1))
+				require.True(b, try(b, prepaid, subjectOf(i), 1))
 			}
 			took := inTurns(b, map[string]func() func(int){
-				"plain": calls(plain), "full": calls(full), "counter": byHand(plain), "counter-full": byHand(full),
+				"plain": calls(plain), "full": calls(full), "prepaid": calls(prepaid), "counter": byHand(plain), "counter-full": byHand(full),
 			}, 1)
 			b.ReportMetric(took["plain"], "plain-ns")
 			b.ReportMetric(took["full"], "full-ns")
 			b.ReportMetric(took["full"]/took["plain"], "full/plain")
+			b.ReportMetric(took["prepaid"]/took["plain"], "prepaid/plain")
 			b.ReportMetric(took["counter-full"]/took["counter"], "counter-full/counter")
 			b.ReportMetric(0, "ns/op") // of the turns: says nothing
 		})
@@ -59,7 +62,15 @@ func BenchmarkQuota(b *testing.B) {
 
 func subjectOf(i int) string { return fmt.Sprintf("cus_%04d", i) }
 
-// Quota, hold and rate allocate nothing.
+// plenty is a balance that never ends.
+type plenty struct{}
+
+func (plenty) Read(context.Context, string) (license.Funds, error) {
+	return license.Funds{Units: 1 << 50}, nil
+}
+func (plenty) Move(context.Context, license.Transfer) error { return nil }
+
+// Quota, prepaid units, hold and rate allocate nothing.
 func TestQuotaAllocatesNothing(t *testing.T) {
 	m := open(t)
 	plain := m.Feature("plain")
@@ -76,4 +87,5 @@ func TestQuotaAllocatesNothing(t *testing.T) {
 		})
 	}
 	require.Equal(t, allocations(plain), allocations(full))
+	require.Equal(t, allocations(plain), allocations(m.Feature("prepaid", Hold(5000), Rate(benchLimit, benchBurst), Prepaid(plenty{}, 1<<30))))
 }

@@ -21,45 +21,46 @@ type prepay struct {
 
 // Prepaid bounds what each subject may use of a feature, a Sum, by what it has bought:
 // units that are drawn from balance in blocks, ahead of the calls that use them. A call
-// waits only if its subject has too little left here, as at its first call, for at most
-// 5 s or until its context ends. It is refused as license.OverQuota, status 402, if the
-// balance has too little, which is looked at every 5 s; and as license.Unavailable,
-// status 503, if it can't be known, unless [Config.AllowUnknown] lets it through. Holds,
-// [Quantity], RefusedError.Total and RateLimit fields are those of a quota (see [Limit])
-// whose limit is what was drawn in all, and that has no end; so [Total] and thresholds
-// know nothing of what is still in the balance. Prepaid and Limit replace each other,
-// and the quota of a verdict does not count.
+// waits only if too little was drawn for its subject, as at the first call, for at most
+// 5 s or until its context ends. If the balance has too little, which is looked at again
+// after 5 s, the call is refused as license.OverQuota, status 402; if nobody can tell, as
+// while the balance is out of reach, as license.Unavailable, status 503, or it is let
+// through under [Config.AllowUnknown].
 //
-// When half a block is left, the next is drawn in the background. What a subject has
-// not used is returned after 15 min without a call, at [Meter.Shutdown] as far as its
-// context lasts, and after a crash by the process that opens the directory next, or
-// adopts it, where it is used as if nothing had happened. So a process keeps at most one
-// and a half blocks of a subject, or as much as a call reserves that needs more; choose
-// a block that lasts for some seconds, and a call can reserve.
+// [Hold], [Quantity], [Total] and RateLimit fields are as with a quota (see [Limit])
+// whose limit is what was drawn in all, and that has no end; they and [Thresholds] know
+// nothing of what is still in the balance. The quota of a verdict does not count here.
+// Prepaid and Limit replace each other.
+//
+// The next block is drawn when half a block is left. What a subject has not used is
+// returned after 15 min without a call, and at [Meter.Shutdown] as far as its context
+// lasts. After a crash whoever opens the directory next, and declares the feature, goes
+// on with it, as if nothing had happened. So a process keeps at most one and a half
+// blocks of a subject, or what a call needs that reserves more. Choose a block that lasts
+// for some seconds, and is worth no quarrel.
 //
 // # Too much and too little
 //
-// However many calls begin at once, in however many processes, on one balance, all
-// together are let through with no more than was bought. What is counted beyond it has
-// other reasons: calls that use more than they had reserved, counts by hand, calls under
-// AllowUnknown and Shadow. All these count in full, and are taken of what is drawn next.
-// A power cut that loses counts (see [Config.Sync]) does not give their units back, but
-// for those of the last draw's window in time: what was counted since the last draw or
-// return, and lost, may be used again.
+// However many calls begin at once, in however many processes, all of them on one balance
+// are let through with no more units than were bought, whatever answer is lost and
+// wherever a process is killed. Beyond that go only calls that use more than they had
+// reserved, counts by hand, and calls under AllowUnknown and Shadow: they count in full,
+// and are taken of what is drawn next. And what a power cut makes of counts (see
+// [Config.Sync]): the units of those that it lost, as far as they were counted since the
+// last draw or return, may be used again.
 //
-// A customer can use less than it bought by what processes hold, and by what is in
-// doubt: units whose transfer got no answer, where the balance can't tell any more
-// whether it was done. Those are used by nobody and returned by nobody, at most a block
-// for each lost answer, or what was being returned; [Meter.Health] names them until
-// [Meter.SettlePrepaid] decides. So are the units in a directory that was copied.
-//
-// # In memory
+// A customer may get less than it has bought by what processes hold, those that died
+// included, and by what is in doubt: units whose transfer had no answer, if the balance
+// will never tell whether it was done. Nobody uses or returns them; for each such answer
+// that is what was drawn or returned then, and of a draw mostly a block. [Meter.Health]
+// names them until [Meter.SettlePrepaid] decides. What a copied directory holds is in
+// doubt, too, and so is what was drawn before a feature got a balance of another Address.
 //
 // With meter.InMemory, a process that dies takes with it what it holds.
 //
-// A nil balance, one whose Validate finds a fault, and a block below 1 or above 2^31-1,
-// are a panic of [Meter.Feature], and so is another balance or block for a feature that
-// has one. Shutdown closes balance if it is an io.Closer.
+// A panic of [Meter.Feature] are a nil balance, one that finds a fault in Validate, a
+// block below 1 or above 2^31-1, another balance or block than in an earlier
+// declaration, and [Config.Adopt]. Shutdown closes balance if it is an io.Closer.
 func Prepaid(balance license.Balance, block int64) FeatureOption {
 	return featureOption(func(c *featureConfig) { c.prepaid, c.limit = &prepay{balance, block}, nil })
 }
@@ -159,7 +160,9 @@ func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
 func (c *Call) undrawn(t *ledger.Tally, err error) *RefusedError {
 	f := c.feature
 	if _, empty := errors.AsType[*prepaid.EmptyError](err); empty {
-		return f.overQuota(c.subject, totalOf(t.Standing()))
+		refusal := f.overQuota(c.subject, totalOf(t.Standing()))
+		refusal.Cause = err
+		return refusal
 	}
 	if f.meter.cfg.AllowUnknown && !f.meter.closing.Load() {
 		return nil
@@ -170,6 +173,21 @@ func (c *Call) undrawn(t *ledger.Tally, err error) *RefusedError {
 		refusal.RetryAfter = wait.After
 	}
 	return refusal
+}
+
+// prepaidDetail is what a client is told that was refused for want of units; "": it was
+// refused for another reason.
+func prepaidDetail(e *RefusedError) string {
+	if _, empty := errors.AsType[*prepaid.EmptyError](e.Cause); empty && e.Total != nil {
+		if e.Total.Left() > 0 {
+			return "What is left of what was bought is too little for this request."
+		}
+		return "What was bought is used up."
+	}
+	if _, waits := errors.AsType[*prepaid.WaitError](e.Cause); waits {
+		return "It can't be known right now what is left of what was bought; try again later."
+	}
+	return ""
 }
 
 // prepaidQuota is the subject's quota, as far as it is known.
