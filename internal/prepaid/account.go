@@ -175,6 +175,8 @@ func (a *Account) sweep() {
 		a.launch(a.of.of.ctx, a.giveBack)
 	case a.state.Open != nil || a.unsaved != nil:
 		a.launch(a.of.of.ctx, a.goOn)
+	case left <= 0 && a.idle > 1:
+		a.failure = nil // nobody is waiting for it any more
 	}
 }
 

@@ -24,6 +24,7 @@ const rewriteAt = 1 << 20
 type file struct {
 	dir  string                  // "": in memory
 	step func(what string) error // in tests, may fail what is about to happen
+	sync func(*os.File) error    // disk.Sync
 
 	mu     sync.Mutex
 	f      *os.File // nil: to be written anew
@@ -48,6 +49,9 @@ func newID() string { return rand.Text() }
 // say. damaged is how many of its lines can't be read.
 func (b *file) open() (damaged int, isCopy bool, err error) {
 	b.states = map[owner]*state{}
+	if b.sync == nil {
+		b.sync = disk.Sync
+	}
 	if b.dir == "" {
 		return 0, false, nil
 	}
@@ -136,7 +140,7 @@ func (b *file) store(text []byte) (err error) {
 	}
 	if err == nil {
 		if err = b.before("sync"); err == nil {
-			err = disk.Sync(b.f)
+			err = b.sync(b.f)
 		}
 	}
 	if err != nil {
@@ -164,7 +168,7 @@ func (b *file) rewrite() error {
 		do   func() error
 	}{
 		{"write", func() error { _, err := f.WriteAt(text, 0); return err }},
-		{"sync new", func() error { return disk.Sync(f) }},
+		{"sync new", func() error { return b.sync(f) }},
 		{"rename", func() error { return os.Rename(path+".new", path) }},
 		{"sync directory", func() error { return syncDir(b.dir) }},
 	} {

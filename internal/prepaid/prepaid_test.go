@@ -1,6 +1,7 @@
 package prepaid
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -436,6 +437,78 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An outcome that can't be noted at once is not asked for again.
+func TestOutcomeIsNotedLater(t *testing.T) {
+	t.Parallel()
+	for _, back := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+			var full atomic.Bool
+			w.step = func(string) error {
+				if full.Load() {
+					return errors.New("disk full")
+				}
+				return nil
+			}
+			w.bank.forgets = true
+			w.bank.buy("s", 100)
+			w.open(50)
+			if back {
+				require.NoError(t, w.call(t.Context(), "s", 1))
+			}
+			w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault { full.Store(!read); return fault{} })
+			if back {
+				time.Sleep(idleAfter + 2*sweepEvery)
+			} else {
+				require.True(t, isWait(w.call(t.Context(), "s", 1)))
+			}
+			require.ErrorContains(t, w.p.Health(), "disk full")
+			w.bank.fails(nil)
+			full.Store(false)
+			time.Sleep(2 * maxPause)
+			require.NoError(t, w.p.Health())
+			require.NoError(t, w.call(t.Context(), "s", 1))
+			w.balanced("s")
+			require.Empty(t, w.f.Known("s").now().Aside)
+			require.NoError(t, w.close(t.Context()))
+			bought, left := w.bank.state("s")
+			require.Equal(t, bought, left+w.used.of("s").counted)
+		})
+	}
+}
+
+// A transfer is on the disk before it is sent, and its outcome before it counts.
+func TestTransfersAreSyncedFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		w.bank.buy("s", 100)
+		var synced []byte
+		var bad atomic.Int64
+		path := filepath.Join(w.dir, fileName)
+		w.p.file.sync = func(f *os.File) (err error) {
+			synced, err = os.ReadFile(f.Name())
+			if err != nil { // it was renamed since
+				synced, err = os.ReadFile(path)
+			}
+			return err
+		}
+		w.bank.fails(func(_ context.Context, read bool, tr license.Transfer) fault {
+			if !read && !bytes.Contains(synced, []byte(tr.ID)) {
+				bad.Add(1)
+			}
+			return fault{}
+		})
+		for range 30 {
+			require.NoError(t, w.call(t.Context(), "s", 1))
+			synctest.Wait()
+			require.Contains(t, string(synced), fmt.Sprintf(`"limit":%d,`, w.f.Known("s").Limit()))
+		}
+		require.NoError(t, w.close(t.Context()))
+		require.Zero(t, bad.Load())
+	})
 }
 
 // A file cut anywhere, as by a power cut, says what was durable before.

@@ -40,6 +40,9 @@ import (
 //	B to B+n-1     it was not done. A minute later
 //	anything else  a person decides
 //
+// Until then nothing more is drawn for the subject: for some 70 s it has only what was
+// drawn before.
+//
 // Somebody who buys exactly n units in between, a draw without an answer, and is read to
 // have B, loses n; so does one who buys exactly n while n are returned in vain. Nothing
 // makes more units than were bought.
