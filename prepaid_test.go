@@ -366,3 +366,35 @@ func TestPrepaidDoubtAndSecrets(t *testing.T) {
 		require.NotContains(t, all, "TOKENCANARY")
 	})
 }
+
+// Units are used by the counts beside them, and by no others; once they are returned the
+// directory may be adopted.
+func TestPrepaidUnitsAreNotAdopted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		base := t.TempDir()
+		v := newVendor()
+		v.sell("s", 100)
+		run := func(ctx context.Context) {
+			m := open(t, slow(t), inDir(filepath.Join(base, "one")))
+			f := m.Feature("f", Prepaid(v.balance(sole), 10))
+			require.True(t, try(t, f, "s", 1))
+			_ = m.Shutdown(ctx)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		run(ended)
+		require.EqualValues(t, 90, v.left("s"))
+		adopting := func(c *Config) { c.Dir, c.Adopt = filepath.Join(base, "two"), filepath.Join(base, "*") }
+		m := open(t, slow(t), adopting)
+		require.ErrorContains(t, m.Health(), "it holds prepaid units")
+		require.Panics(t, func() { m.Feature("f", Prepaid(v.balance(sole), 10)) })
+		require.NoError(t, m.Shutdown(t.Context()))
+		run(t.Context())
+		require.EqualValues(t, 98, v.left("s"))
+		m = open(t, slow(t), adopting)
+		require.NoError(t, m.Health())
+		require.EqualValues(t, 2, m.Feature("f").Total("s").Quantity)
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
+}
