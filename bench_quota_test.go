@@ -3,6 +3,7 @@ package meter
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/inprocess/meter/license"
@@ -88,4 +89,16 @@ func TestQuotaAllocatesNothing(t *testing.T) {
 	}
 	require.Equal(t, allocations(plain), allocations(full))
 	require.Equal(t, allocations(plain), allocations(m.Feature("prepaid", Hold(5000), Rate(benchLimit, benchBurst), Prepaid(plenty{}, 1<<30))))
+}
+
+// BenchmarkFirstCalls says how fast units are drawn in a directory, for 64 callers whose
+// subjects are all new: each draw is noted on the disk before and after.
+func BenchmarkFirstCalls(b *testing.B) {
+	m := open(b, inDir(b.TempDir()))
+	f := m.Feature("f", Prepaid(plenty{}, 1000))
+	var next atomic.Int64
+	at64(func() bool {
+		i := int(next.Add(1))
+		return i <= b.N && try(b, f, subjectOf(i), 1)
+	})
 }

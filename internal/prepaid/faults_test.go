@@ -304,3 +304,43 @@ func TestConservation(t *testing.T) {
 		})
 	}
 }
+
+// Many subjects share the writes to the file, and what fails of one fails of none for
+// good.
+func TestManySubjectsOnAFailingDisk(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+	var n atomic.Int64
+	w.step = func(string) error {
+		if n.Add(1)%7 == 0 {
+			return errors.New("disk full")
+		}
+		return nil
+	}
+	w.open(3)
+	subjects := make([]string, 64)
+	var all sync.WaitGroup
+	for i := range subjects {
+		subjects[i] = fmt.Sprint("s", i)
+		w.bank.buy(subjects[i], 50)
+		all.Go(func() {
+			for range 40 {
+				_ = w.call(context.Background(), subjects[i], 1)
+			}
+		})
+	}
+	all.Wait()
+	w.die()
+	require.Greater(t, n.Load(), int64(14))
+	for _, s := range subjects {
+		w.balanced(s)
+	}
+	w.step = nil
+	w.open(3)
+	require.NoError(t, w.close(t.Context()))
+	for _, s := range subjects {
+		w.balanced(s)
+		bought, left := w.bank.state(s)
+		require.Equal(t, bought, left+w.used.of(s).counted)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/inprocess/meter/internal/disk"
@@ -26,12 +27,23 @@ type file struct {
 	step func(what string) error // in tests, may fail what is about to happen
 	sync func(*os.File) error    // disk.Sync
 
+	io    sync.Mutex // held while the file is written; before mu
+	f     *os.File   // nil: to be written anew
+	size  int64
+	least int64 // size after the last rewrite
+
 	mu     sync.Mutex
-	f      *os.File // nil: to be written anew
-	size   int64
-	least  int64 // size after the last rewrite
+	next   *batch // to be written by whoever gets io first
 	closed bool
 	lines
+}
+
+// batch is lines that are made durable together.
+type batch struct {
+	text []byte
+	undo []func()
+	done bool // under io, as err
+	err  error
 }
 
 // lines is what the file says.
@@ -99,23 +111,49 @@ func (s *state) owner() owner { return owner{s.Feature, s.Subject} }
 // write makes a line durable, and then what the file says.
 func (b *file) write(l line) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return ErrClosed
+	if b.next == nil {
+		b.next = &batch{}
 	}
-	undo := b.apply(l)
-	err := b.store(l.encode())
-	if err != nil {
-		undo()
+	mine := b.next
+	mine.text = append(mine.text, l.encode()...)
+	mine.undo = append(mine.undo, b.apply(l))
+	b.mu.Unlock()
+	b.io.Lock()
+	defer b.io.Unlock()
+	if !mine.done { // nobody of it was here
+		b.finish(mine)
 	}
-	return err
+	return mine.err
 }
 
-// apply takes a line in, and returns what takes it out again.
+// finish writes a batch. The caller holds io.
+func (b *file) finish(one *batch) {
+	b.mu.Lock()
+	b.next = nil
+	one.done = true
+	if b.closed {
+		one.err = ErrClosed
+	}
+	b.mu.Unlock()
+	if one.err == nil {
+		one.err = b.store(one.text)
+	}
+	if one.err != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, undo := range one.undo { // each of another subject
+			undo()
+		}
+	}
+}
+
+// apply takes a line in, and returns what takes it out again. The caller holds mu.
 func (b *file) apply(l line) (undo func()) {
 	if l.Decision != nil {
 		b.decisions = append(b.decisions, l.Decision)
-		return func() { b.decisions = b.decisions[:len(b.decisions)-1] }
+		return func() {
+			b.decisions = slices.DeleteFunc(b.decisions, func(d *decision) bool { return d == l.Decision })
+		}
 	}
 	k := l.State.owner()
 	was, known := b.states[k]
@@ -127,7 +165,7 @@ func (b *file) apply(l line) (undo func()) {
 	}
 }
 
-// store appends a line, or writes all of them anew.
+// store appends lines, or writes all of them anew. The caller holds io.
 func (b *file) store(text []byte) (err error) {
 	if b.dir == "" {
 		return nil
@@ -191,6 +229,8 @@ func (b *file) all(f *os.File) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	text := line{File: &fileInfo{is.Inode, is.Birth}}.encode()
 	for _, d := range b.decisions {
 		text = append(text, line{Decision: d}.encode()...)
@@ -208,7 +248,7 @@ func (b *file) before(what string) error {
 	return b.step(what)
 }
 
-// drop has the next line written to a new file. The caller holds mu.
+// drop has the next line written to a new file. The caller holds io.
 func (b *file) drop() {
 	if b.f != nil {
 		b.f.Close()
@@ -217,6 +257,8 @@ func (b *file) drop() {
 }
 
 func (b *file) close() {
+	b.io.Lock()
+	defer b.io.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
