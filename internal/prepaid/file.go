@@ -189,7 +189,7 @@ func (b *file) store(text []byte) (err error) {
 	return nil
 }
 
-// rewrite replaces the file by one with a line for each state.
+// rewrite replaces the file by one with a line for each state. On an error b.f is nil.
 func (b *file) rewrite() error {
 	b.drop()
 	path := filepath.Join(b.dir, fileName)
@@ -207,6 +207,7 @@ func (b *file) rewrite() error {
 	}{
 		{"write", func() error { _, err := f.WriteAt(text, 0); return err }},
 		{"sync new", func() error { return b.sync(f) }},
+		{"close", func() error { return f.Close() }}, // not every system renames what is open
 		{"rename", func() error { return os.Rename(path+".new", path) }},
 		{"sync directory", func() error { return syncDir(b.dir) }},
 	} {
@@ -216,10 +217,14 @@ func (b *file) rewrite() error {
 			}
 		}
 	}
-	if err != nil {
-		return errors.Join(err, f.Close())
+	if err == nil {
+		b.f, err = disk.OpenFile(path, os.O_RDWR)
 	}
-	b.f, b.size, b.least = f, int64(len(text)), int64(len(text))
+	if err != nil {
+		f.Close()
+		return err
+	}
+	b.size, b.least = int64(len(text)), int64(len(text))
 	return nil
 }
 
