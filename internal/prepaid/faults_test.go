@@ -228,7 +228,7 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 
 func TestConservation(t *testing.T) {
 	t.Parallel()
-	rounds := 24
+	rounds := 16
 	if testing.Short() {
 		rounds = 10
 	}
@@ -318,13 +318,13 @@ func TestManySubjectsOnAFailingDisk(t *testing.T) {
 		return nil
 	}
 	w.open(3)
-	subjects := make([]string, 64)
+	subjects := make([]string, 24)
 	var all sync.WaitGroup
 	for i := range subjects {
 		subjects[i] = fmt.Sprint("s", i)
 		w.bank.buy(subjects[i], 50)
 		all.Go(func() {
-			for range 40 {
+			for range 20 {
 				_ = w.call(context.Background(), subjects[i], 1)
 			}
 		})
