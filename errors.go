@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/internal/prepaid"
 	"github.com/inprocess/meter/license"
 )
 
@@ -34,6 +35,8 @@ var (
 	ErrTime = ledger.ErrTime
 	// ErrConflict: an event with this ID was counted, with another quantity or subject.
 	ErrConflict = ledger.ErrConflict
+	// ErrNotInDoubt: there are no such prepaid units in doubt.
+	ErrNotInDoubt = prepaid.ErrUnknown
 	// ErrNoCaller: nobody to bill. It comes as the cause of a *RefusedError.
 	ErrNoCaller = errors.New("meter: nobody to bill")
 	// ErrNotMetered: there is no call around, or it has ended.

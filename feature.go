@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/internal/prepaid"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -21,7 +22,9 @@ type Feature struct {
 	ledger     *ledger.Feature
 	calls      callConfig // defaults of the call sites
 	limiters   *limiters
-	limit      limitFunc  // nil: only verdicts have quotas
+	limit      limitFunc // nil: only verdicts have quotas
+	prepay     *prepay   // nil: no prepaid units
+	prepaid    *prepaid.Feature
 	quotaName  string     // of the policy that tells clients of quotas
 	decisions  *decisions // nil without Config.MeterProvider
 }
@@ -49,7 +52,7 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	defer m.mu.Unlock()
 	known := m.features[name]
 	if known != nil {
-		cfg.calls, cfg.limit = known.calls, known.limit
+		cfg.calls, cfg.limit, cfg.prepaid = known.calls, known.limit, known.prepay
 	}
 	for _, o := range opts {
 		o.applyFeature(&cfg)
@@ -77,6 +80,9 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	f := *known
 	f.calls, f.limit = cfg.calls, cfg.limit
 	if err := f.calls.wire(&f); err != nil {
+		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
+	}
+	if err := f.prepare(cfg.prepaid); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
 	f.watch(cfg.thresholds)
@@ -117,6 +123,9 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 		f.decisions = &decisions{}
 	}
 	if err := f.calls.wire(f); err != nil {
+		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
+	}
+	if err := f.prepare(cfg.prepaid); err != nil {
 		panic(fmt.Sprintf("meter: feature %q: %v", name, err))
 	}
 	f.watch(cfg.thresholds)

@@ -36,7 +36,7 @@ const (
 var layers = map[string]layer{
 	"metertest": {ours: []string{"", "sink", "sink/memsink"}},
 	"": {
-		ours:   []string{"internal/delivery", "internal/ledger", "license", "sink"},
+		ours:   []string{"internal/delivery", "internal/ledger", "internal/prepaid", "license", "sink"},
 		others: []string{lru, otel, metrics, traces, xrate},
 	},
 
@@ -57,6 +57,7 @@ var layers = map[string]layer{
 
 	"internal/delivery":   {ours: []string{"internal/ledger", "sink"}, others: []string{otel, metrics, traces, xrate}},
 	"internal/ledger":     {ours: []string{"internal/disk", "sink"}},
+	"internal/prepaid":    {ours: []string{"internal/disk", "license"}},
 	"internal/disk":       {others: []string{xsys}},
 	"internal/cryptolens": {ours: []string{"internal/evidence"}},
 	"internal/evidence":   {},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/inprocess/meter/internal/delivery"
 	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/internal/prepaid"
 	"github.com/inprocess/meter/sink"
 )
 
@@ -26,6 +27,7 @@ type Meter struct {
 	cfg       Config
 	ledger    *ledger.Ledger
 	delivery  *delivery.Delivery
+	prepaid   *prepaid.Prepaid
 	routes    []route
 	home      home
 	telemetry *telemetry
@@ -98,6 +100,9 @@ func Open(cfg Config) (*Meter, error) {
 		return nil, err
 	}
 	m.home = homeOf(cfg.Dir)
+	if m.prepaid, err = prepaid.Open(cfg.forPrepaid()); err != nil {
+		return nil, errors.Join(err, m.ledger.Close(context.Background()))
+	}
 	if m.telemetry, err = newTelemetry(m); err != nil {
 		return nil, errors.Join(err, m.ledger.Close(context.Background()))
 	}
@@ -149,6 +154,14 @@ func (c *Config) forLedger(routes []ledger.Route, apart time.Duration) ledger.Co
 		RefuseWhenFull: c.RefuseWhenFull,
 		Logger:         c.Logger,
 	}
+}
+
+func (c *Config) forPrepaid() prepaid.Config {
+	dir := c.Dir
+	if dir == InMemory {
+		dir = ""
+	}
+	return prepaid.Config{Dir: dir, Logger: c.Logger}
 }
 
 func (m *Meter) log() *slog.Logger { return m.cfg.Logger }
@@ -236,7 +249,7 @@ func (m *Meter) Flush(ctx context.Context) error {
 // Health says what is wrong right now, for alerting; not for readiness or liveness
 // probes, for counting goes on.
 //
-// Errors: everything wrong with the directory and the routes, and what the Checker
+// Errors: everything wrong with the directory, the routes and prepaid units, and what the Checker
 // says if it has a Health() error, joined; ErrClosed after Shutdown.
 func (m *Meter) Health() error {
 	if m.closing.Load() {
@@ -248,7 +261,7 @@ func (m *Meter) Health() error {
 			checker = fmt.Errorf("meter: Checker: %w", checker)
 		}
 	}
-	return errors.Join(m.ledger.Health(), m.delivery.Health(), checker)
+	return errors.Join(m.ledger.Health(), m.delivery.Health(), m.prepaid.Health(), checker)
 }
 
 // Books shows, per feature and route, what was accepted and what became of it.

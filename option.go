@@ -30,6 +30,7 @@ type featureConfig struct {
 	kind       sink.Kind
 	unit       string
 	limit      limitFunc
+	prepaid    *prepay
 	thresholds *thresholds
 	calls      callConfig
 }

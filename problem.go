@@ -115,6 +115,9 @@ func describe(e *RefusedError) problem {
 			p.Detail = known.detail
 		}
 	}
+	if detail := prepaidDetail(e); detail != "" {
+		p.Detail = detail
+	}
 	return p
 }
 

@@ -40,7 +40,7 @@ type limitFunc func(ctx context.Context, subject string) (license.Quota, error)
 // running calendar month, if the period began no later than that; nothing else does,
 // for it is not known when in the month it was. Used can tell of it.
 func Limit(quota func(ctx context.Context, subject string) (license.Quota, error)) FeatureOption {
-	return featureOption(func(c *featureConfig) { c.limit = quota })
+	return featureOption(func(c *featureConfig) { c.limit, c.prepaid = quota, nil })
 }
 
 // limitOf asks limit. A panic is an error, for a bug there must not end connections.
@@ -56,6 +56,8 @@ func (f *Feature) limitOf(ctx context.Context, subject string) (q license.Quota,
 // quotaOf is the subject's quota: that of the verdict, or else of Limit.
 func (f *Feature) quotaOf(ctx context.Context, subject string, given *license.Quota) (license.Quota, error) {
 	switch {
+	case f.prepay != nil:
+		return f.prepaidQuota(subject), nil
 	case given != nil:
 		return *given, nil
 	case f.limit != nil:
@@ -70,6 +72,14 @@ var noQuota = license.Quota{Limit: -1}
 // more than there is, of a soft one.
 func (c *Call) reserve(ctx context.Context, cfg *callConfig, given *license.Quota) (over bool, refusal *RefusedError) {
 	f := c.feature
+	n := cfg.preset
+	if cfg.holds {
+		n = cfg.held
+	}
+	wants := n > 0 || cfg.holds
+	if f.prepay != nil {
+		return false, c.draw(ctx, n, wants)
+	}
 	q, err := f.quotaOf(ctx, c.subject, given)
 	if err != nil {
 		if f.meter.cfg.AllowUnknown {
@@ -81,29 +91,33 @@ func (c *Call) reserve(ctx context.Context, cfg *callConfig, given *license.Quot
 	if q.Limit < 0 && f.ledger.Tally(c.subject) == nil {
 		return false, nil // there never was one
 	}
-	n := cfg.preset
-	if cfg.holds {
-		n = cfg.held
-	}
-	wants := n > 0 || cfg.holds
-	var known *ledger.Tally
-	if c.account != nil {
-		known = c.account.tally.Load()
-	}
 	bounds := boundsOf(&q)
-	t, admission, err := f.ledger.Reserve(known, c.subject, &bounds, n, wants)
+	t, admission, err := f.ledger.Reserve(c.tallyOfAccount(), c.subject, &bounds, n, wants)
 	if err != nil {
 		return false, f.refusal(license.Unavailable, c.subject, err)
-	}
-	if c.account != nil && t != known {
-		c.account.tally.Store(t)
 	}
 	if admission == ledger.Refused {
 		return false, f.overQuota(c.subject, totalOf(t.Standing()))
 	}
+	c.reserved(t, n)
+	return admission == ledger.Beyond, nil
+}
+
+// tallyOfAccount is the subject's tally, as far as it is remembered.
+func (c *Call) tallyOfAccount() *ledger.Tally {
+	if c.account == nil {
+		return nil
+	}
+	return c.account.tally.Load()
+}
+
+// reserved notes that the call holds n.
+func (c *Call) reserved(t *ledger.Tally, n int64) {
+	if c.account != nil && c.account.tally.Load() != t {
+		c.account.tally.Store(t)
+	}
 	c.tally = t
 	c.held.Store(n)
-	return admission == ledger.Beyond, nil
 }
 
 func (f *Feature) overQuota(subject string, total Total) *RefusedError {

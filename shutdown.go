@@ -48,9 +48,12 @@ func (m *Meter) Shutdown(ctx context.Context) error {
 }
 
 func (m *Meter) stop(ctx context.Context) error {
+	returned := make(chan error, 1)
+	go func() { returned <- m.prepaid.Close(ctx) }() // beside what may take all the time
 	caughtUp, flushed := m.catchUp(ctx)
 	stopped := m.delivery.Stop(ctx)
 	m.telemetry.stop()
+	kept := <-returned // while the directory is still ours
 	sealed := m.ledger.Close(ctx)
 	closed := m.closeOwned(ctx)
 
@@ -64,7 +67,7 @@ func (m *Meter) stop(ctx context.Context) error {
 			left.Durable = false
 		}
 	}
-	left.Cause = distinct(late, flushed, stopped, sealed, lost, closed)
+	left.Cause = distinct(late, flushed, stopped, kept, sealed, lost, closed)
 	if left.Pending > 0 && left.Cause == nil {
 		left.Cause = ctx.Err()
 	}
@@ -165,6 +168,7 @@ func (m *Meter) closeOwned(ctx context.Context) error {
 	if c, ok := m.cfg.Checker.(io.Closer); ok {
 		owned = append(owned, c)
 	}
+	owned = append(owned, m.balances()...)
 	if len(owned) == 0 {
 		return nil
 	}

@@ -52,6 +52,9 @@ func New(baseURL, token string, timeout time.Duration, client *http.Client) *Wir
 	return w
 }
 
+// Timeout is how long a call may take.
+func (w *Wire) Timeout() time.Duration { return w.timeout }
+
 // Close drops the idle connections, unless the client was given.
 func (w *Wire) Close() {
 	if w.own != nil {

@@ -15,6 +15,9 @@ import (
 	"github.com/inprocess/meter/internal/disk"
 )
 
+// prepaidFile is not the ledger's: it says what subjects may use by the counts beside it.
+const prepaidFile = "prepaid"
+
 // adoptOrphans takes over the directories that Adopt names and whose owners are
 // dead. Each file is taken alone and speaks for itself, so that a death in
 // between leaves every count in exactly one of the two directories.
@@ -62,6 +65,9 @@ func (l *Ledger) adoptDir(dir string) error {
 		return err
 	}
 	defer lock.Close()
+	if _, err := os.Lstat(filepath.Join(dir, prepaidFile)); err == nil {
+		return errors.New("it holds prepaid units: have a process open it, declare their features, and shut down, which returns them")
+	}
 	orphan := &store{dir: dir, step: l.store.step}
 	orphan.max.Store(math.MaxInt64)
 	if err := orphan.checkFormat(); err != nil {

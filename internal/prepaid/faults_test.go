@@ -1,0 +1,346 @@
+package prepaid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+var errDead = errors.New("the process is dead")
+
+func TestFaultyBalances(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct {
+		fault      fault
+		read, move bool // where
+	}{
+		"read fails":         {fault{before: errNet}, true, false},
+		"read panics":        {fault{panics: true}, true, false},
+		"move panics":        {fault{panics: true}, false, true},
+		"lost before":        {fault{before: errNet}, false, true},
+		"lost after":         {fault{after: errNet}, false, true},
+		"surely not applied": {fault{before: license.ErrNotApplied}, false, true},
+	} {
+		for _, back := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 100)
+				w.bank.buy("s", 300)
+				strike := func() {
+					left := 1
+					w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+						if left > 0 && (read && test.read || !read && test.move) {
+							left--
+							return test.fault
+						}
+						return fault{}
+					})
+				}
+				if back {
+					require.NoError(t, w.call(t.Context(), "s", 1))
+					strike()
+					time.Sleep(idleAfter + sweepEvery)
+					w.balanced("s")
+					time.Sleep(maxPause + sweepEvery)
+					_, left := w.bank.state("s")
+					require.EqualValues(t, 299, left, what)
+				} else {
+					strike()
+					err := w.call(t.Context(), "s", 1)
+					if errors.Is(test.fault.before, license.ErrNotApplied) {
+						require.NoError(t, err, "it was tried again")
+					} else {
+						require.Error(t, err, what)
+						require.NotContains(t, err.Error(), "secret")
+					}
+					w.balanced("s")
+					time.Sleep(2 * firstPause)
+				}
+				w.balanced("s")
+				for w.used.of("s").counted < 300 {
+					require.NoError(t, w.call(t.Context(), "s", 1), what)
+				}
+				w.balanced("s")
+				w.die()
+			})
+		}
+	}
+}
+
+func TestUndecidable(t *testing.T) {
+	t.Parallel()
+	for _, applied := range []bool{false, true} {
+		for _, back := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 100)
+				w.bank.buy("s", 1000)
+				if back {
+					require.NoError(t, w.call(t.Context(), "s", 10))
+				}
+				left := 1
+				w.bank.forgets = true
+				w.bank.fails(func(_ context.Context, read bool, t license.Transfer) fault {
+					if left == 0 || read || t.Back != back {
+						return fault{}
+					}
+					left--
+					if applied {
+						return fault{after: errNet}
+					}
+					return fault{before: errNet}
+				})
+				if back {
+					time.Sleep(idleAfter + 3*sweepEvery)
+				} else {
+					require.True(t, isWait(w.call(t.Context(), "s", 1)))
+				}
+				time.Sleep(2 * sweepEvery)
+				a := w.f.Known("s")
+				require.Len(t, a.now().Aside, 1)
+				d := a.now().Aside[0]
+				w.balanced("s")
+				err := w.p.Health()
+				require.ErrorContains(t, err, d.ID)
+				require.ErrorContains(t, err, fmt.Sprintf("%d units", d.Units))
+				w.die()
+				w.open(100)
+				w.balanced("s")
+				held := applied != back // they left the balance and are not back there
+				require.ErrorIs(t, w.p.Settle(t.Context(), "other", held, ""), ErrUnknown)
+				require.NoError(t, w.p.Settle(t.Context(), d.ID, held, "asked the bank"))
+				require.ErrorIs(t, w.p.Settle(t.Context(), d.ID, held, ""), ErrUnknown)
+				require.NoError(t, w.p.Health())
+				w.use("s", 1)
+				require.EqualValues(t, 1000, w.used.of("s").counted)
+				w.die()
+				w.open(100)
+				require.Equal(t, "asked the bank", w.p.file.decisions[0].Note)
+				w.die()
+			})
+		}
+	}
+}
+
+func TestDeathBetweenAnyTwoSteps(t *testing.T) {
+	t.Parallel()
+	for _, forever := range []bool{true, false} { // the process dies, or one step fails
+		for fatal := 0; ; fatal++ {
+			reached := false
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+				var n atomic.Int64
+				var dead atomic.Bool
+				step := func() error {
+					if n.Add(1)-1 == int64(fatal) || dead.Load() {
+						dead.Store(forever)
+						return errDead
+					}
+					return nil
+				}
+				w.step = func(string) error { return step() }
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+					if step() != nil { // before the request, or after it
+						return fault{before: errDead}
+					}
+					if !read && step() != nil {
+						return fault{after: errDead}
+					}
+					return fault{}
+				})
+				w.bank.buy("s", 200)
+				w.open(50)
+				for range 120 {
+					_ = w.call(t.Context(), "s", 1)
+					time.Sleep(100 * time.Millisecond)
+				}
+				if !dead.Load() {
+					time.Sleep(idleAfter + 2*maxPause)
+					_ = w.call(t.Context(), "s", 1)
+				}
+				if !dead.Load() {
+					_ = w.close(t.Context())
+				}
+				w.die()
+				reached = n.Load() > int64(fatal)
+				w.step = nil
+				w.bank.fails(nil)
+				w.open(50)
+				synctest.Wait()
+				w.balanced("s")
+				w.use("s", 1)
+				require.EqualValues(t, 200, w.used.of("s").counted, "step %d", fatal)
+				w.die()
+			})
+			if !reached {
+				require.Greater(t, fatal, 30)
+				break
+			}
+		}
+	}
+}
+
+func TestOutcomeIsNotedLater(t *testing.T) {
+	t.Parallel()
+	for _, back := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+			var full atomic.Bool
+			w.step = func(string) error {
+				if full.Load() {
+					return errors.New("disk full")
+				}
+				return nil
+			}
+			w.bank.forgets = true
+			w.bank.buy("s", 100)
+			w.open(50)
+			if back {
+				require.NoError(t, w.call(t.Context(), "s", 1))
+			}
+			w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault { full.Store(!read); return fault{} })
+			if back {
+				time.Sleep(idleAfter + 2*sweepEvery)
+			} else {
+				require.True(t, isWait(w.call(t.Context(), "s", 1)))
+			}
+			require.ErrorContains(t, w.p.Health(), "disk full")
+			w.bank.fails(nil)
+			full.Store(false)
+			time.Sleep(2 * maxPause)
+			require.NoError(t, w.p.Health())
+			require.NoError(t, w.call(t.Context(), "s", 1))
+			w.balanced("s")
+			require.Empty(t, w.f.Known("s").now().Aside)
+			require.NoError(t, w.close(t.Context()))
+			bought, left := w.bank.state("s")
+			require.Equal(t, bought, left+w.used.of("s").counted)
+		})
+	}
+}
+
+func TestConservation(t *testing.T) {
+	t.Parallel()
+	rounds := 16
+	if testing.Short() {
+		rounds = 10
+	}
+	for seed := range rounds {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(uint64(seed), 3))
+			subjects := []string{"a", "b", "c"}
+			w := newWorld(t, 1+r.Int64N(50))
+			w.bank.forgets = seed%4 == 3
+			var mu sync.Mutex
+			faulty := func(_ context.Context, _ bool, t license.Transfer) fault {
+				mu.Lock()
+				defer mu.Unlock()
+				n := r.IntN(12)
+				if n == 2 && t.Doubt {
+					n = 0 // a Balance that says so must be sure
+				}
+				switch n {
+				case 0:
+					return fault{before: errNet}
+				case 1:
+					return fault{after: errNet}
+				case 2:
+					return fault{before: fmt.Errorf("%w: no", license.ErrNotApplied)}
+				case 3:
+					return fault{panics: true}
+				}
+				return fault{}
+			}
+			pick := func(n int) int {
+				mu.Lock()
+				defer mu.Unlock()
+				return r.IntN(n)
+			}
+			w.bank.fails(faulty)
+			for range 400 {
+				s := subjects[pick(3)]
+				switch pick(20) {
+				case 0:
+					w.bank.buy(s, int64(pick(100)))
+				case 1:
+					time.Sleep(time.Duration(pick(int(2 * idleAfter))))
+				case 2:
+					w.die()
+					w.open(1 + int64(pick(50)))
+				case 3:
+					_ = w.close(t.Context())
+					w.open(1 + int64(pick(50)))
+				default:
+					_ = w.call(t.Context(), s, int64(pick(8)))
+					time.Sleep(time.Duration(pick(int(time.Second))))
+				}
+				synctest.Wait()
+				for _, s := range subjects {
+					w.balanced(s)
+				}
+			}
+			mu.Lock()
+			w.bank.fails(nil)
+			mu.Unlock()
+			time.Sleep(5 * maxPause)
+			require.NoError(t, w.close(t.Context()))
+			for _, s := range subjects {
+				w.balanced(s)
+				bought, left := w.bank.state(s)
+				unused, doubtful := w.here(s)
+				require.LessOrEqual(t, unused, int64(0), "all was returned")
+				if !w.bank.forgets {
+					require.Zero(t, doubtful)
+					require.Equal(t, bought, left+w.used.of(s).counted)
+				}
+			}
+		})
+	}
+}
+
+// Many subjects share the writes to the file, and what fails of one fails of none for
+// good.
+func TestManySubjectsOnAFailingDisk(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+	var n atomic.Int64
+	w.step = func(string) error {
+		if n.Add(1)%7 == 0 {
+			return errors.New("disk full")
+		}
+		return nil
+	}
+	w.open(3)
+	subjects := make([]string, 24)
+	var all sync.WaitGroup
+	for i := range subjects {
+		subjects[i] = fmt.Sprint("s", i)
+		w.bank.buy(subjects[i], 50)
+		all.Go(func() {
+			for range 20 {
+				_ = w.call(context.Background(), subjects[i], 1)
+			}
+		})
+	}
+	all.Wait()
+	w.die()
+	require.Greater(t, n.Load(), int64(14))
+	for _, s := range subjects {
+		w.balanced(s)
+	}
+	w.step = nil
+	w.open(3)
+	require.NoError(t, w.close(t.Context()))
+	for _, s := range subjects {
+		w.balanced(s)
+		bought, left := w.bank.state(s)
+		require.Equal(t, bought, left+w.used.of(s).counted)
+	}
+}

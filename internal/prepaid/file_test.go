@@ -1,0 +1,133 @@
+package prepaid
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inprocess/meter/license"
+	"github.com/stretchr/testify/require"
+)
+
+func TestLostCountsAreNotUnits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		w.bank.buy("s", 100)
+		for range 60 {
+			require.NoError(t, w.call(t.Context(), "s", 1))
+		}
+		synctest.Wait()
+		w.die()
+		marked := w.p.file.states[owner{name, "s"}].Mark
+		require.GreaterOrEqual(t, marked, int64(50))
+		w.used.by["s"].counted = 20
+		w.open(10)
+		require.Equal(t, int(100-marked), w.use("s", 1))
+		w.die()
+	})
+}
+
+func TestTransfersAreSyncedFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		w.bank.buy("s", 100)
+		var synced []byte
+		var bad atomic.Int64
+		w.p.file.sync = func(f *os.File) (err error) {
+			synced, err = os.ReadFile(f.Name())
+			return err
+		}
+		w.bank.fails(func(_ context.Context, read bool, tr license.Transfer) fault {
+			if !read && !bytes.Contains(synced, []byte(tr.ID)) {
+				bad.Add(1)
+			}
+			return fault{}
+		})
+		for range 30 {
+			require.NoError(t, w.call(t.Context(), "s", 1))
+			synctest.Wait()
+			require.Contains(t, string(synced), fmt.Sprintf(`"limit":%d,`, w.f.Known("s").Limit()))
+		}
+		require.NoError(t, w.close(t.Context()))
+		require.Zero(t, bad.Load())
+	})
+}
+
+func TestTornFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 10)
+	w.bank.buy("s", 1000)
+	for range 25 {
+		require.NoError(t, w.call(t.Context(), "s", 1))
+	}
+	w.die()
+	path := filepath.Join(w.dir, fileName)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	last := int64(0)
+	for cut := range whole {
+		require.NoError(t, os.WriteFile(path, whole[:cut], 0o600))
+		b := file{dir: w.dir}
+		damaged, isCopy, err := b.open()
+		require.NoError(t, err)
+		require.Zero(t, damaged)
+		require.False(t, isCopy)
+		if s := b.states[owner{name, "s"}]; s != nil {
+			require.GreaterOrEqual(t, s.Limit, last)
+			last = s.Limit
+		}
+	}
+	require.Greater(t, last, int64(0))
+	whole[len(whole)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	w.open(10)
+	require.ErrorContains(t, w.p.Health(), "1 damaged line")
+	w.die()
+}
+
+func TestCopiedDirectory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100)
+	w.bank.buy("s", 1000)
+	for range 10 {
+		require.NoError(t, w.call(t.Context(), "s", 1))
+	}
+	w.die()
+	path := filepath.Join(w.dir, fileName)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	w.dir = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(w.dir, fileName), whole, 0o600))
+	for range 2 { // it stays so, written or not
+		w.open(100)
+		require.Eventually(t, func() bool { return len(w.f.Known("s").now().Aside) == 1 }, 5*time.Second, time.Millisecond)
+		require.EqualValues(t, 90, w.f.Known("s").now().Aside[0].Units)
+		require.ErrorContains(t, w.p.Health(), "copy")
+		require.NoError(t, w.call(t.Context(), "s", 1))
+		w.die()
+		w.used.by["s"].counted = 10
+	}
+}
+
+func TestAnotherBalance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100)
+	w.bank.buy("s", 100)
+	require.NoError(t, w.call(t.Context(), "s", 1))
+	w.die()
+	w.bank.address = "elsewhere"
+	w.open(100)
+	require.True(t, isEmpty(w.call(t.Context(), "s", 1)))
+	require.NoError(t, w.close(t.Context()))
+	require.ErrorContains(t, w.p.Health(), "99 prepaid units are in doubt")
+	_, left := w.bank.state("s")
+	require.Zero(t, left)
+}

@@ -1,0 +1,238 @@
+package meter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/inprocess/meter/internal/ledger"
+	"github.com/inprocess/meter/internal/prepaid"
+	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
+)
+
+// prepay is what Prepaid asks for.
+type prepay struct {
+	balance license.Balance
+	block   int64
+}
+
+// Prepaid bounds what each subject may use of a feature, a Sum, by what it has bought:
+// units that are drawn from balance in blocks, ahead of the calls that use them. A call
+// waits only if too little was drawn for its subject, as at the first call, for at most
+// 5 s or until its context ends. If the balance has too little, which is looked at again
+// after 5 s, the call is refused as license.OverQuota, status 402; if nobody can tell, as
+// while the balance is out of reach, as license.Unavailable, status 503, or it is let
+// through under [Config.AllowUnknown].
+//
+// [Hold], [Quantity], [Total] and RateLimit fields are as with a quota (see [Limit])
+// whose limit is what was drawn in all, and that has no end; they and [Thresholds] know
+// nothing of what is still in the balance. The quota of a verdict does not count here.
+// Prepaid and Limit replace each other.
+//
+// The next block is drawn when half a block is left. What a subject has not used is
+// returned after 15 min without a call, and at [Meter.Shutdown] as far as its context
+// lasts. After a crash whoever opens the directory next, and declares the feature, goes
+// on with it, as if nothing had happened. So a process keeps at most one and a half
+// blocks of a subject, or what a call needs that reserves more. Choose a block that lasts
+// for some seconds, and is worth no quarrel.
+//
+// # Too much and too little
+//
+// However many calls begin at once, in however many processes, all of them on one balance
+// are let through with no more units than were bought, whatever answer is lost and
+// wherever a process is killed. Beyond that go only calls that use more than they had
+// reserved, counts by hand, and calls under AllowUnknown and Shadow: they count in full,
+// and are taken of what is drawn next. And what a power cut makes of counts (see
+// [Config.Sync]): the units of those that it lost, as far as they were counted since the
+// last draw or return, may be used again.
+//
+// A customer may get less than it has bought by what processes hold, those that died
+// included, and by what is in doubt: units whose transfer had no answer, if the balance
+// will never tell whether it was done. Nobody uses or returns them; for each such answer
+// that is what was drawn or returned then, and of a draw mostly a block. [Meter.Health]
+// names them until [Meter.SettlePrepaid] decides. What a copied directory holds is in
+// doubt, too, and so is what was drawn before a feature got a balance of another Address.
+//
+// With meter.InMemory, a process that dies takes with it what it holds.
+//
+// A panic of [Meter.Feature] are a nil balance, one that finds a fault in Validate, a
+// block below 1 or above 2^31-1, another balance or block than in an earlier
+// declaration, and [Config.Adopt]. Shutdown closes balance if it is an io.Closer.
+func Prepaid(balance license.Balance, block int64) FeatureOption {
+	return featureOption(func(c *featureConfig) { c.prepaid, c.limit = &prepay{balance, block}, nil })
+}
+
+// maxPrepaidWait bounds how long a call waits for units.
+const maxPrepaidWait = 5 * time.Second
+
+// drawn are the bounds of a limit that has no period.
+func drawn(limit int64) ledger.Quota { return ledger.Quota{Limit: limit, Start: 1, End: 1} }
+
+func (p *prepay) validate() error {
+	if isNil(p.balance) {
+		return errors.New("Prepaid needs a balance")
+	}
+	if p.block < 1 || p.block > 1<<31-1 {
+		return fmt.Errorf("Prepaid: the block is %d: it must be 1 to %d", p.block, 1<<31-1)
+	}
+	if v, ok := p.balance.(sink.Validator); ok {
+		if err := asked("Validate", v.Validate); err != nil {
+			return fmt.Errorf("Prepaid: %w", err)
+		}
+	}
+	return nil
+}
+
+// prepare has the feature's units drawn, nil: not. The caller holds the meter's mu.
+func (f *Feature) prepare(p *prepay) error {
+	f.prepay, f.prepaid = p, nil
+	if p == nil {
+		return nil
+	}
+	if f.kind != sink.Sum {
+		return errNoSum
+	}
+	if f.meter.cfg.Adopt != "" {
+		return errors.New("Prepaid: units are held by the directory that has counted their use, so it can't be with Config.Adopt: give each process a Dir that it finds again")
+	}
+	if err := p.validate(); err != nil {
+		return err
+	}
+	of, err := f.meter.prepaid.Declare(f.name, p.balance, p.block, func(subject string, limit int64) (taken, counted int64, err error) {
+		bounds := drawn(limit) // which count begins with the first of them
+		t, admission, err := f.ledger.Reserve(nil, subject, &bounds, 0, false)
+		if err != nil {
+			return 0, 0, err
+		}
+		if admission != ledger.Refused {
+			t.Release(0)
+		}
+		s := t.Standing()
+		return s.Taken(), s.Counted, nil
+	})
+	if err != nil && !errors.Is(err, prepaid.ErrClosed) {
+		return fmt.Errorf("Prepaid: %w", err)
+	}
+	f.prepaid = of
+	return nil
+}
+
+// draw reserves n, and at least one if the call wants any, of what the subject has
+// drawn, and waits for more if there is too little.
+func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
+	f := c.feature
+	if f.prepaid == nil {
+		return f.refusal(license.Unavailable, c.subject, ErrClosed)
+	}
+	account, err := f.prepaid.Account(c.subject)
+	if err != nil {
+		return f.refusal(license.Unavailable, c.subject, err)
+	}
+	most := maxPrepaidWait
+	if f.meter.cfg.Shadow { // nobody waits for what would not be refused
+		most = 0
+	}
+	var until context.Context
+	for {
+		limit := drawn(account.Enter())
+		t, admission, err := f.ledger.Reserve(c.tallyOfAccount(), c.subject, &limit, n, wants)
+		account.Leave(n)
+		switch {
+		case err != nil:
+			return f.refusal(license.Unavailable, c.subject, err)
+		case admission != ledger.Refused:
+			c.reserved(t, n)
+			return nil
+		case until == nil:
+			wait, cancel := context.WithTimeout(ctx, most)
+			defer cancel()
+			until = wait
+		}
+		least := n
+		if wants {
+			least = max(n, 1)
+		}
+		if err = until.Err(); err == nil {
+			err = account.Await(until, least)
+		}
+		if err != nil {
+			return c.undrawn(t, err)
+		}
+	}
+}
+
+// undrawn is why there are no units for a call; nil: it goes on without.
+func (c *Call) undrawn(t *ledger.Tally, err error) *RefusedError {
+	f := c.feature
+	if _, empty := errors.AsType[*prepaid.EmptyError](err); empty {
+		refusal := f.overQuota(c.subject, totalOf(t.Standing()))
+		refusal.Cause = err
+		return refusal
+	}
+	if f.meter.cfg.AllowUnknown && !f.meter.closing.Load() {
+		return nil
+	}
+	f.warn(context.Background(), refused, "prepaid units can't be drawn", err)
+	refusal := f.refusal(license.Unavailable, c.subject, err)
+	if wait, ok := errors.AsType[*prepaid.WaitError](err); ok {
+		refusal.RetryAfter = wait.After
+	}
+	return refusal
+}
+
+// prepaidDetail is what a client is told that was refused for want of units; "": it was
+// refused for another reason.
+func prepaidDetail(e *RefusedError) string {
+	if _, empty := errors.AsType[*prepaid.EmptyError](e.Cause); empty && e.Total != nil {
+		if e.Total.Left() > 0 {
+			return "What is left of what was bought is too little for this request."
+		}
+		return "What was bought is used up."
+	}
+	if _, waits := errors.AsType[*prepaid.WaitError](e.Cause); waits {
+		return "It can't be known right now what is left of what was bought; try again later."
+	}
+	return ""
+}
+
+// prepaidQuota is the subject's quota, as far as it is known.
+func (f *Feature) prepaidQuota(subject string) license.Quota {
+	if f.prepaid == nil {
+		return noQuota
+	}
+	a := f.prepaid.Known(subject)
+	if a == nil {
+		return noQuota
+	}
+	return license.Quota{Limit: a.Limit(), Start: time.Unix(1, 0)}
+}
+
+// SettlePrepaid decides about prepaid units in doubt, which Health names by their id:
+// held says that they were taken from the balance, so that their subject may use them
+// here; else they are the balance's, and nothing is done. Compare the balance with what
+// was bought and used before. The decision and the note are kept in the directory.
+//
+// Guarantee: durable once it returns nil.
+// Blocking: two fsyncs, and a transfer of the subject that is under way.
+// Errors: ErrNotInDoubt: there are no such units, or the feature is not declared;
+// ErrClosed; ctx's; what the file system says.
+func (m *Meter) SettlePrepaid(ctx context.Context, id string, held bool, note string) error {
+	mustHave(ctx, "SettlePrepaid")
+	if m.closing.Load() {
+		return ErrClosed
+	}
+	return m.prepaid.Settle(ctx, id, held, note)
+}
+
+// balances are those that Shutdown closes.
+func (m *Meter) balances() (owned []io.Closer) {
+	for _, b := range m.prepaid.Balances() {
+		if c, ok := b.(io.Closer); ok {
+			owned = append(owned, c)
+		}
+	}
+	return owned
+}
