@@ -23,6 +23,7 @@ import (
 type world struct {
 	t      *testing.T
 	root   string
+	ledger string // elsewhere, if not empty
 	seed   uint64
 	rounds uint64
 	kills  int
@@ -45,7 +46,7 @@ func (w *world) order(rng *rand.Rand) order {
 	w.rounds++
 	syncs := []time.Duration{meter.SyncAlways, 100 * time.Millisecond, meter.SyncNever}
 	return order{
-		Root: w.root, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
+		Root: w.root, Ledger: w.ledger, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
 		Level: int64(w.rounds) << 32, Subject: uint32(w.rounds) << 16,
 	}
 }
@@ -149,7 +150,7 @@ func (w *world) kill(o order, at moment) {
 // open opens the directory in this process.
 func (w *world) open() *meter.Meter {
 	w.t.Helper()
-	m, err := meter.Open(order{Root: w.root, Sync: meter.SyncNever}.config(0))
+	m, err := meter.Open(order{Root: w.root, Ledger: w.ledger, Sync: meter.SyncNever}.config(0))
 	require.NoError(w.t, err, "seed %d, round %d", w.seed, w.rounds)
 	return m
 }
