@@ -35,4 +35,8 @@
 // hundred times on ext4 and XFS each, and by each policy:
 //
 //	METER_POWER_ROUNDS=200 go test -run 'TestPowerCut$' -timeout 60m -v ./internal/chaos
+//
+// That these tests would find a mistake is shown by building mistakes in:
+//
+//	METER_VARIANTS=1 go test -run TestVariantsAreFound -v ./internal/chaos
 package chaos
