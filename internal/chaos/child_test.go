@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,8 @@ import (
 
 // order tells a child what to do.
 type order struct {
-	Root      string // has the ledger and the sink's file
+	Root      string // has the sink's file, and the ledger
+	Ledger    string // has the ledger instead, on a disk whose power may be cut
 	Seed      uint64
 	Level     int64 // levels of a Last begin above it, so that they only rise
 	Subject   uint32
@@ -70,7 +72,7 @@ func TestMain(m *testing.M) {
 func (o order) config(life uint64) meter.Config {
 	file := filesink.New(filesink.Config{Path: filepath.Join(o.Root, "usage.jsonl"), MaxSize: 8 << 10, LockWait: 10 * time.Second})
 	return meter.Config{
-		Dir:      filepath.Join(o.Root, "ledger"),
+		Dir:      cmp.Or(o.Ledger, filepath.Join(o.Root, "ledger")),
 		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, o.Root, o.Fault, o.Seed+life)}},
 		Identify: bySubject,
 		Logger:   slog.New(slog.DiscardHandler),
@@ -121,6 +123,9 @@ func (c *child) live(m *meter.Meter, rng *rand.Rand) error {
 		(*worker).requests, (*worker).requests,
 		(*worker).units, (*worker).bursts, (*worker).bursts,
 		(*worker).fresh, (*worker).levels,
+	}
+	if c.order.Ledger != "" { // which need an answer that says whether a count is safe, and few units
+		jobs = []func(*worker){(*worker).units, (*worker).units, (*worker).fresh, (*worker).fresh, (*worker).levels}
 	}
 	var counting sync.WaitGroup
 	for i, job := range jobs {
@@ -229,7 +234,10 @@ func (w *worker) count(before note, act func() (int64, error)) {
 	}
 	n, err := act()
 	after.n = n
-	if err != nil && !errors.Is(err, meter.ErrUnsynced) {
+	switch {
+	case errors.Is(err, meter.ErrUnsynced):
+		after.kind = unsynced
+	case err != nil:
 		w.closed = w.closed || errors.Is(err, meter.ErrClosed)
 		after.kind = refused
 	}

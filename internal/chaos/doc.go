@@ -32,4 +32,14 @@
 // sample:
 //
 //	METER_KILL_SYSCALLS=all go test -run TestKillAtSystemCalls -timeout 30m -v ./internal/chaos
+//
+// Where a filesystem can be mounted, its power is cut, too: the child is stopped, what
+// the filesystem has not written is dropped, and the next child finds what is left. Two
+// hundred times on ext4 and XFS each, and by each policy:
+//
+//	METER_POWER_ROUNDS=200 go test -run 'TestPowerCut$' -timeout 60m -v ./internal/chaos
+//
+// That these tests would find a mistake is shown by building mistakes in:
+//
+//	METER_VARIANTS=1 go test -run TestVariantsAreFound -v ./internal/chaos
 package chaos

@@ -43,6 +43,13 @@ func TestKillWithOutages(t *testing.T) {
 	killRounds(t, max(4, rounds(t, 60)/4), outages)
 }
 
+// TestKillWithoutDedupe is TestKillWithOutages with a biller that bills whatever it is
+// sent. No record may be sent again that it may have, until somebody has looked.
+func TestKillWithoutDedupe(t *testing.T) {
+	t.Parallel()
+	killRounds(t, max(4, rounds(t, 60)/4), forgets)
+}
+
 // killRounds spreads n kills over some directories. Windows begin on seconds of
 // their own, so one directory can't have many more lives than there are seconds.
 func killRounds(t *testing.T, n uint64, f fault) {
@@ -51,6 +58,7 @@ func killRounds(t *testing.T, n uint64, f fault) {
 		t.Run(fmt.Sprint("dir", dir), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, first+dir)
+			w.forgets = f == forgets
 			w.killRounds(n/dirs+min(1, n%dirs), f)
 			w.log()
 		})

@@ -25,13 +25,14 @@ type note struct {
 type noteKind uint8
 
 const (
-	started noteKind = iota + 1 // the process runs
-	ready                       // the meter is open
-	intent                      // about to count n
-	burst                       // about to count 1, n times
-	counted                     // the last intent or burst is acknowledged
-	refused                     // the last intent or burst was answered: not counted
-	ended                       // the child has finished by itself
+	started  noteKind = iota + 1 // the process runs
+	ready                        // the meter is open
+	intent                       // about to count n
+	burst                        // about to count 1, n times
+	counted                      // the last intent or burst is acknowledged
+	unsynced                     // ditto, but a power cut may take it
+	refused                      // the last intent or burst was answered: not counted
+	ended                        // the child has finished by itself
 )
 
 const noteSize = 16

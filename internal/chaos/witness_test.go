@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/filesink"
@@ -21,6 +22,8 @@ type fault string
 const (
 	none      fault = ""
 	outages   fault = "outages"   // fails at random, in every way that is allowed
+	forgets   fault = "forgets"   // the same, and knows no ID again: whatever is sent is billed
+	takesAll  fault = "takes all" // never fails, and knows no ID again
 	drops     fault = "drops"     // not allowed: loses a record of a batch
 	repeats   fault = "repeats"   // not allowed: bills a record again, under another ID
 	reassigns fault = "reassigns" // not allowed: bills another subject
@@ -50,12 +53,16 @@ func (w *witness) Deliver(ctx context.Context, records []sink.Record) error {
 	if w.fault == inflates {
 		records[0].Quantity += 1000
 	}
-	if err := w.write(records); err != nil {
+	if err := appendLines(w.path, records); err != nil {
 		return fmt.Errorf("%w: %w", sink.ErrNotApplied, err)
 	}
 	switch w.fault {
 	case outages:
-		return w.deliverBadly(ctx, records)
+		return w.deliverBadly(ctx, records, w.Sink.Deliver)
+	case takesAll:
+		return w.bill(ctx, records)
+	case forgets:
+		return w.deliverBadly(ctx, records, w.bill)
 	case drops:
 		return w.Sink.Deliver(ctx, records[1:])
 	case repeats:
@@ -70,14 +77,29 @@ func (w *witness) Deliver(ctx context.Context, records []sink.Record) error {
 	return w.Sink.Deliver(ctx, records)
 }
 
-func (w *witness) deliverBadly(ctx context.Context, records []sink.Record) error {
+// Limits are those of a file that refuses an ID for ever, or of a biller that forgets.
+func (w *witness) Limits() sink.Limits {
+	if w.fault == forgets || w.fault == takesAll {
+		return sink.Limits{}
+	}
+	return w.Sink.Limits()
+}
+
+// bill is a biller that takes everything for new.
+func (w *witness) bill(_ context.Context, records []sink.Record) error {
+	err := appendLines(filepath.Join(filepath.Dir(w.path), "usage.jsonl"), records)
+	time.Sleep(time.Duration(w.rng.Int64N(int64(20 * time.Millisecond)))) // the answer is on its way
+	return err
+}
+
+func (w *witness) deliverBadly(ctx context.Context, records []sink.Record, deliver func(context.Context, []sink.Record) error) error {
 	switch w.rng.IntN(6) {
 	case 0:
 		return fmt.Errorf("%w: %w", sink.ErrNotApplied, errOutage)
 	case 1:
 		return errOutage // in doubt, and in truth not applied
 	case 2: // in doubt, and in truth applied
-		return errors.Join(errOutage, w.Sink.Deliver(ctx, records))
+		return errors.Join(errOutage, deliver(ctx, records))
 	case 3: // some of each
 		errs := make([]error, len(records))
 		for i := range records {
@@ -87,14 +109,14 @@ func (w *witness) deliverBadly(ctx context.Context, records []sink.Record) error
 			case 1:
 				errs[i] = errOutage
 			case 2:
-				errs[i] = errors.Join(errOutage, w.Sink.Deliver(ctx, records[i:i+1]))
+				errs[i] = errors.Join(errOutage, deliver(ctx, records[i:i+1]))
 			default:
-				errs[i] = w.Sink.Deliver(ctx, records[i:i+1])
+				errs[i] = deliver(ctx, records[i:i+1])
 			}
 		}
 		return &sink.BatchError{Errs: errs}
 	}
-	return w.Sink.Deliver(ctx, records)
+	return deliver(ctx, records)
 }
 
 // line is a record in the file of the sink, and in that of the witness.
@@ -119,9 +141,9 @@ func lineOf(r sink.Record) line {
 	return line{r.ID, r.Feature, r.Subject, r.Dimensions, r.Kind.String(), r.Quantity, r.Start.Format(layout), r.End.Format(layout)}
 }
 
-// write appends records. Each call begins a line of its own, whatever a kill left
-// of the one before.
-func (w *witness) write(records []sink.Record) error {
+// appendLines appends records to a file. Each call begins a line of its own, whatever a
+// kill left of the one before.
+func appendLines(path string, records []sink.Record) error {
 	var text bytes.Buffer
 	for _, r := range records {
 		b, err := json.Marshal(lineOf(r))
@@ -131,7 +153,7 @@ func (w *witness) write(records []sink.Record) error {
 		text.WriteByte('\n')
 		text.Write(b)
 	}
-	f, err := os.OpenFile(w.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,14 @@ import (
 type world struct {
 	t      *testing.T
 	root   string
-	seed   uint64
-	rounds uint64
-	kills  int
-	oracle *oracle
-	began  time.Time
+	ledger string // elsewhere, if not empty
+	// forgets says that the biller knows no ID again, so that doubt is an operator's.
+	forgets bool
+	seed    uint64
+	rounds  uint64
+	kills   int
+	oracle  *oracle
+	began   time.Time
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -45,7 +48,7 @@ func (w *world) order(rng *rand.Rand) order {
 	w.rounds++
 	syncs := []time.Duration{meter.SyncAlways, 100 * time.Millisecond, meter.SyncNever}
 	return order{
-		Root: w.root, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
+		Root: w.root, Ledger: w.ledger, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
 		Level: int64(w.rounds) << 32, Subject: uint32(w.rounds) << 16,
 	}
 }
@@ -149,7 +152,11 @@ func (w *world) kill(o order, at moment) {
 // open opens the directory in this process.
 func (w *world) open() *meter.Meter {
 	w.t.Helper()
-	m, err := meter.Open(order{Root: w.root, Sync: meter.SyncNever}.config(0))
+	o := order{Root: w.root, Ledger: w.ledger, Sync: meter.SyncNever}
+	if w.forgets {
+		o.Fault = takesAll
+	}
+	m, err := meter.Open(o.config(w.seed + w.rounds))
 	require.NoError(w.t, err, "seed %d, round %d", w.seed, w.rounds)
 	return m
 }
@@ -172,6 +179,7 @@ func (w *world) settle() []violation {
 	defer done()
 	for open := int64(1); open > 0 && ctx.Err() == nil; {
 		flushed := m.Flush(ctx)
+		w.decide(m)
 		open = 0
 		for _, l := range m.Books() {
 			open += l.Pending + l.InDoubt
@@ -199,6 +207,28 @@ func (w *world) settle() []violation {
 		}
 	}
 	return w.oracle.judge(e)
+}
+
+// decide is the operator, who looks into the biller's file.
+func (w *world) decide(m *meter.Meter) {
+	w.t.Helper()
+	if !w.forgets {
+		return
+	}
+	lines, _, err := readLines(filepath.Join(w.root, "usage.jsonl"))
+	require.NoError(w.t, err)
+	billed := map[string]bool{}
+	for _, l := range lines {
+		billed[l.ID] = true
+	}
+	for r, outcome := range m.Quarantine() {
+		require.Equal(w.t, sink.InDoubt, outcome)
+		as := sink.Pending
+		if billed[r.ID] {
+			as = sink.Delivered
+		}
+		require.NoError(w.t, m.Settle(w.t.Context(), "file", r.ID, as, "as the file says"))
+	}
 }
 
 // months asks for the Total of everybody who was ever billed.
