@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 
@@ -189,7 +188,12 @@ func (s *Series) count(op func(*place) result) error {
 		p, ok := s.place()
 		if !ok {
 			var err error
-			if p, err = s.register(); err != nil {
+			if p, err = s.register(); err == errLarge {
+				if err = l.endWindow(); err == nil {
+					continue
+				}
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -206,7 +210,7 @@ func (s *Series) count(op func(*place) result) error {
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
-			if err := l.Rotate(context.Background()); err != nil {
+			if err := l.endWindow(); err != nil {
 				return err
 			}
 		}
@@ -221,7 +225,7 @@ func (l *Ledger) commit(seg *segment, cell uint32) error {
 	if seg.fallback {
 		return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
 	}
-	return seg.journal.commit(seg.cell(cell))
+	return seg.journal.commit(cell)
 }
 
 // register gives the series a slot in the active segment.
@@ -271,6 +275,8 @@ func (s *Series) registerLocked() (place, error) {
 			return p, nil
 		case errPoisoned:
 			l.poison(seg)
+		case errLarge:
+			return place{}, err
 		default:
 			if seg.refusal != nil {
 				return place{}, err
