@@ -21,12 +21,9 @@ func (l *Ledger) seal(seg *segment) *sealed {
 	lost := seg.sealEvents(words)
 	l.sealWords(seg, words)
 	blocks, err := seg.image()
-	if seg.cut() {
+	if err != nil || seg.cut() || seg.poisoned.Load() {
 		seg.poisoned.Store(true)
 		l.mend(seg, words)
-	}
-	if err != nil || seg.poisoned.Load() {
-		seg.poisoned.Store(true)
 		blocks = seg.rebuild(words)
 	}
 	if len(lost) > 0 {
@@ -158,19 +155,23 @@ func (seg *segment) cut() bool {
 }
 
 // mend brings the words back that lie behind a cut in its last page: they read as
-// zeros there and began to count anew, which the journal knows nothing of.
+// zeros there and began to count anew, which the journal knows nothing of. So do those
+// behind a cut that was filled up again.
 func (l *Ledger) mend(seg *segment, words []uint64) {
+	if seg.file == nil {
+		return
+	}
 	info, err := seg.file.Stat()
 	if err != nil {
 		return
 	}
 	month := monthOf(seg.head.start)
 	seg.each(func(i int, c *cell) {
-		if c.event() || headSize+int64(c.block)*blockSize+slotSeal <= info.Size() || words[i]&wordSealed == 0 {
-			return // untouched, or read as the journal has it
+		if c.event() || words[i]&wordSealed == 0 {
+			return // read as the journal has it
 		}
 		known := seg.journal.lastWord(c)
-		if known&wordSet == 0 {
+		if behind := headSize+int64(c.block)*blockSize+slotSeal > info.Size(); known&wordSet == 0 || !behind && !c.fellFrom(known, words[i]) {
 			return
 		}
 		kind, more := c.series.feature.kind, int64(known&wordCount)
