@@ -167,7 +167,7 @@ func (s *Series) tryEvent(id eventID, sum, n uint64) (seg *segment, cell uint32,
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	p, err := s.registerIn(x)
-	if err == errLarge {
+	if errors.Is(err, errLarge) {
 		return l.active.Load(), 0, overflow, nil
 	}
 	if err != nil {

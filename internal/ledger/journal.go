@@ -148,7 +148,7 @@ var errGone = fmt.Errorf("%w: the memory that it was counted in is gone", ErrUns
 
 // checked has counting go on elsewhere once the segment's memory is gone.
 func (j *journal) checked(err error) error {
-	if err == errGone {
+	if errors.Is(err, errGone) {
 		j.ledger.poison(j.seg)
 	}
 	return err
@@ -164,15 +164,15 @@ func (j *journal) write(cells func(visit func(int, *cell)), head bool) error {
 		return errGone // the words of a page that was cut read as zeros, and count anew
 	}
 	if j.broken == nil && j.end < j.mostBytes {
-		if err := j.tryWrite(cells, head, false); err == nil || err == errGone {
+		err := j.tryWrite(cells, head, false)
+		if err == nil || errors.Is(err, errGone) {
 			return err
-		} else {
-			j.broken = err
 		}
+		j.broken = err
 	}
 	// A file that failed a write or a sync is never trusted again; and one that has
 	// grown over a long window is replaced by what the segment holds now.
-	if err := j.replace(); err == errGone {
+	if err := j.replace(); errors.Is(err, errGone) {
 		return err
 	} else if err != nil {
 		j.broken = err
@@ -262,7 +262,7 @@ func (j *journal) replace() error {
 		return err
 	}
 	err := j.tryWrite(j.seg.each, true, true)
-	if err != nil && err != errGone {
+	if err != nil && !errors.Is(err, errGone) {
 		j.drop(j.file)
 		j.file = old
 		return err

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -188,7 +189,7 @@ func (s *Series) count(op func(*place) result) error {
 		p, ok := s.place()
 		if !ok {
 			var err error
-			if p, err = s.register(); err == errLarge {
+			if p, err = s.register(); errors.Is(err, errLarge) {
 				if err = l.endWindow(); err == nil {
 					continue
 				}
