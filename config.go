@@ -38,7 +38,8 @@ type Config struct {
 	Checker license.Checker
 	// EventWindow is how long an Event's ID is remembered, in this directory, over
 	// restarts, too; in memory up to a fourth longer. An ID takes at most 64 bytes of
-	// memory, 32 more while its Window runs, and as long at most 128 on disk, then 64.
+	// memory, and 48 more while its Window runs, or 128 more where counts can't be mapped
+	// from a file; and at most 128 on disk while it runs, then 64.
 	// Each Window in which events were counted keeps its file, of 4 KiB and some 128
 	// bytes a series beside them, for EventWindow: where windows are much shorter than a
 	// minute, make that shorter, too. All this counts to MaxDisk, and no ID is forgotten

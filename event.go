@@ -39,6 +39,9 @@ type Event struct {
 // both; after a death or an error that is not ErrUnsynced, delivering it again is
 // right. An event that was refused is not remembered. Of many at the same time with
 // one ID one is counted, and the others return after it, when it is as safe.
+// While the disk is full, or its file fails, events are counted in memory, which is
+// ErrUnsynced whatever Config.Sync is: such an event may be delivered again until that
+// gives nil, and the windows with events are billed once they are on disk.
 // What a disk damages is forgotten with its count, which Health says; a count that
 // was billed before that is billed again if its event comes again. A directory that
 // is adopted brings its events along; a restored backup knows those that it has.
@@ -53,9 +56,11 @@ type Event struct {
 // cryptolenssink can't, so it rejects usage of a month that is over, and a person
 // decides. A Time up to 5 minutes ahead is now, for clocks differ.
 // Blocking: as for Add.
-// Errors: as for Add; ErrName for the ID, too. ErrConflict: the ID was counted with
-// another quantity or subject, which stands. ErrTime: the Time is further ahead, or
-// longer ago than the MaxAge of a route's sink, counted from the begin of its window.
+// Errors: as for Add; ErrName for the ID, too. ErrUnsynced: counted and remembered, but
+// not yet safe from power loss, or from the end of the process while the disk is full.
+// ErrConflict: the ID was counted with another quantity or subject, which stands.
+// ErrTime: the Time is further ahead, or longer ago than the MaxAge of a route's sink,
+// counted from the begin of its window.
 func (f *Feature) AddEvent(ctx context.Context, e Event) error {
 	var values map[string]string
 	if d := dimensionsOf(ctx); d != nil {

@@ -28,7 +28,7 @@ func consume(ctx context.Context, dir string, q *queue, dieAt int) (meter.Books,
 	for n, msg := range q.deliveries() {
 		err := orders.AddEvent(ctx, meter.Event{ID: msg.ID, Subject: msg.Tenant, Quantity: msg.Orders})
 		if err != nil {
-			continue // not counted, not acknowledged: it comes again
+			continue // not counted, or not safe yet: not acknowledged, it comes again
 		}
 		if n == dieAt {
 			killMyself()

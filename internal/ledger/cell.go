@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/inprocess/meter/internal/disk"
+	"github.com/inprocess/meter/sink"
 )
 
 // cell is what a segment knows of one of its slots. There are as many as series,
@@ -25,6 +26,12 @@ const eventCell = 1 << 31
 func (c *cell) stripe() bool { return c.of() != c.block }
 
 func (c *cell) event() bool { return c.primary&eventCell != 0 }
+
+// fellFrom reports whether a word is less than it was, which none is whose memory is
+// there.
+func (c *cell) fellFrom(before, now uint64) bool {
+	return before&wordSet != 0 && (now&wordSet == 0 || c.series.feature.kind != sink.Last && now&wordCount < before&wordCount)
+}
 
 // of is the block of the slot that the cell counts for.
 func (c *cell) of() uint32 { return c.primary &^ eventCell }

@@ -31,7 +31,7 @@ func balance(t *testing.T, l *Ledger, accepted int64, where ...any) {
 // goroutines count in it.
 func TestTruncationUnderTheMap(t *testing.T) {
 	t.Parallel()
-	for what, size := range map[string]int64{"to nothing": 0, "to its head": headSize, "within a page": headSize + 100, "within the second page": headSize + 4096 + 100} {
+	for what, size := range map[string]int64{"to nothing": 0, "to its head": headSize, "within a page": headSize + 100, "through a slot": headSize + 128 + 20, "within the second page": headSize + 4096 + 100} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			const writers, subjects, journaled, each = 4, 50, 10, 200
@@ -72,6 +72,29 @@ func TestTruncationUnderTheMap(t *testing.T) {
 				require.LessOrEqual(t, got, int64(journaled+1+writers*each), "s%d", i)
 			}
 		})
+	}
+}
+
+// TestCommitOfWhatIsGone loses the memory between a count and its commit: what can't be
+// read was not made safe.
+func TestCommitOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	for what, size := range cuts {
+		l := open(t, "mapped", quickDir(t), always)
+		needMapped(t, l)
+		f := feature(t, l, "calls", sink.Sum)
+		for i := range 40 {
+			require.NoError(t, f.Add(fmt.Sprint(i), 1))
+		}
+		seg := l.active.Load()
+		require.NoError(t, os.Truncate(seg.path, size))
+		require.ErrorIs(t, seg.journal.commit(30), ErrUnsynced, what)
+		require.ErrorIs(t, seg.journal.sync(), ErrUnsynced, what)
+		_ = l.Rotate(context.Background())
+		for _, r := range deliver(t, l, 0, sink.Delivered) {
+			require.EqualValues(t, 1, r.Quantity)
+		}
+		require.EqualValues(t, 40, l.Books()[0].Delivered, what)
 	}
 }
 

@@ -66,8 +66,8 @@ func (e *ends) pass(now int64) {
 	}
 }
 
-// cuts is how many windows at most periods may make of one: each costs records.
-const cuts = 10
+// mostCuts is how many windows at most periods may make of one: each costs records.
+const mostCuts = 10
 
 // periodCut is when the running window ends if a period does before it would, seen from
 // now.
@@ -77,7 +77,7 @@ func (l *Ledger) periodCut(window, now time.Time) time.Time {
 		return window
 	}
 	age := now.Sub(l.active.Load().since)
-	cut := later(time.Unix(first, 0), now.Add(l.window/cuts-age))
+	cut := later(time.Unix(first, 0), now.Add(l.window/mostCuts-age))
 	if cut.Before(window) {
 		return cut
 	}

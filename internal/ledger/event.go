@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"sync/atomic"
@@ -55,33 +54,32 @@ func (seg *segment) eventShare() uint64 { return seg.most - seg.limit - maxStrip
 // word holds or others may add to that at any moment. The caller holds the lock of
 // the series' shard.
 func (seg *segment) left(r *room, own uint64) uint64 {
-	events := r.events.Load()
+	all, taken := seg.eventShare(), r.events.Load()
 	if r.whole || own > seg.limit { // whoever may add to the word holds that lock, too
-		return seg.most - own - events
+		all, taken = seg.most, own+taken
 	}
-	return seg.eventShare() - events
+	if taken > all { // own was more before a cut through it
+		return 0
+	}
+	return all - taken
 }
 
-// eventID reads the ID of a cell that is an event's; not ok if the memory is gone,
-// or is not what it was.
-func (seg *segment) eventID(c *cell) (id eventID, ok bool) {
-	if !c.event() {
-		return id, true
-	}
-	res := seg.guard(func() result {
-		b := seg.bytes(c.block)
-		copy(id[:], b[slotEvent:])
-		ok = order.Uint32(b[slotSum:]) == shapeSum(seg.head.uuid, c.block, eventShape, c.of(), id[:])
-		return counted
-	})
-	return id, ok && res == counted
+// eventID is the ID of the event in cell number i, from the heap: it must be known,
+// too, when the memory is gone. Zero: nothing was counted there.
+func (seg *segment) eventID(i int) eventID {
+	return (*seg.chunks.Load())[i/chunkCells].ids.Load()[i%chunkCells]
 }
 
-// AddEvent counts n of the feature (a Sum) for subject, as used at a time (zero: now; see
-// SeriesAt), unless an event with this ID was counted before in the feature and scope, while it is remembered. It is
-// ErrConflict if that one had another quantity or subject. 0 does nothing, and is
-// not remembered; neither is what is refused. An error means not counted, except
-// ErrUnsynced.
+// forsake makes a cell nobody's that an event was to have and could not be stored in.
+func (seg *segment) forsake(i uint32) {
+	(*seg.chunks.Load())[i/chunkCells].ids.Load()[i%chunkCells] = eventID{}
+}
+
+// AddEvent counts n of the feature (a Sum) for subject, as used at a time (zero: now;
+// see SeriesAt), unless an event with this ID was counted before in the feature and
+// scope, while it is remembered. It is ErrConflict if that one had another quantity or
+// subject. 0 does nothing, and is not remembered; neither is what is refused. An error
+// means not counted, except ErrUnsynced.
 func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64) error {
 	if err := checkName("event ID", id, MaxEventID); err != nil {
 		return err
@@ -99,19 +97,17 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 	if n == 0 {
 		return nil
 	}
-	known := newEventID(f.name, scope, id)
-	again, err := f.ledger.events.once(known, f.ledger.events.sumOf(subject, n), func() (*segment, error) {
+	known, e := newEventID(f.name, scope, id), f.ledger.events
+	sum := e.sumOf(subject, n)
+	again, err := e.once(known, sum, func() (*atomic.Bool, error) {
 		dated, err := f.SeriesAt(subject, dimensions, at)
 		if err != nil {
 			return nil, err
 		}
-		s = dated
-		return s.addEvent(known, uint64(n))
+		return dated.addEvent(known, sum, n)
 	}, f.ledger.safe)
 	if again {
 		f.duplicates.Add(1)
-	} else if s.is(tallied) {
-		s.missed()
 	}
 	return err
 }
@@ -119,39 +115,68 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 // Duplicates is how many events were seen again since Open.
 func (f *Feature) Duplicates() int64 { return f.duplicates.Load() }
 
-// addEvent counts n under an ID, and returns where.
-func (s *Series) addEvent(id eventID, n uint64) (*segment, error) {
+// addEvent counts n under an ID, and returns what tells that it is safe at last.
+func (s *Series) addEvent(id eventID, sum uint64, n int64) (saved *atomic.Bool, err error) {
 	l := s.feature.ledger
 	for {
-		seg, cell, res, err := s.tryEvent(id, n)
+		t := s.tally()
+		seg, cell, res, err := t.addEvent(s, id, sum, n)
 		if err != nil {
 			return nil, err
 		}
 		switch res {
 		case counted:
-			return seg, l.commit(seg, cell)
+			if t == nil || t.isGone() {
+				s.missed()
+			}
+			if seg.fallback { // whatever the policy: the ID must outlive what it is billed with
+				return seg.saved, errWaits
+			}
+			return seg.saved, l.commit(seg, cell)
 		case faulted:
 			l.poison(seg)
 		case overflow:
-			if n > seg.eventShare() {
+			if uint64(n) > seg.eventShare() {
 				s.undivide()
 			}
-			if err := l.Rotate(context.Background()); err != nil {
+			if err := l.endWindow(); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-// tryEvent gives the event its slot. It holds the lock of the series' shard, and
-// sealing waits for that before it looks at the slots: what is counted here is
-// sealed.
-func (s *Series) tryEvent(id eventID, n uint64) (seg *segment, cell uint32, res result, err error) {
-	x := s.index()
+// addEvent counts an event through t, nil for none, in one moment.
+func (t *Tally) addEvent(s *Series, id eventID, sum uint64, n int64) (seg *segment, cell uint32, res result, err error) {
+	if t == nil {
+		return s.tryEvent(id, sum, uint64(n))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if seg, cell, res, err = s.tryEvent(id, sum, uint64(n)); res == counted {
+		t.count(s.when(seg), n)
+	}
+	return seg, cell, res, err
+}
+
+func (t *Tally) isGone() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.gone
+}
+
+// tryEvent gives the event its slot, and remembers it. It holds the lock of the
+// series' shard, and sealing waits for that before it looks at the slots: what is
+// counted here is sealed, and what sealing finds lost was remembered before.
+func (s *Series) tryEvent(id eventID, sum, n uint64) (seg *segment, cell uint32, res result, err error) {
+	x, l := s.index(), s.feature.ledger
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	p, err := s.registerIn(x)
+	if errors.Is(err, errLarge) {
+		return l.active.Load(), 0, overflow, nil
+	}
 	if err != nil {
 		return nil, 0, faulted, err
 	}
@@ -173,8 +198,10 @@ func (s *Series) tryEvent(id eventID, n uint64) (seg *segment, cell uint32, res 
 	switch {
 	case errors.Is(err, errPoisoned):
 		return seg, 0, faulted, nil
+	case errors.Is(err, errLarge):
+		return seg, 0, overflow, nil
 	case err != nil:
-		s.feature.ledger.overflowed(seg, err)
+		l.overflowed(seg, err)
 		return seg, 0, retired, nil
 	}
 	// From here on the slot is found, and holds nothing. This store is the event.
@@ -184,30 +211,21 @@ func (s *Series) tryEvent(id eventID, n uint64) (seg *segment, cell uint32, res 
 	})
 	if res == counted {
 		r.events.Add(n)
+		l.events.remember(id, sum)
+	} else {
+		seg.forsake(cell)
 	}
 	return seg, cell, res, nil
 }
 
-// safe makes an event as safe as the policy says that was counted in seg and then
-// was not.
-func (l *Ledger) safe(seg *segment) error {
-	if l.active.Load() == seg {
-		if seg.fallback {
-			return errWaits
-		}
+// safe makes an event as safe as the policy says that was counted and then was not.
+// What is saved is on disk, or was lost and is forgotten.
+func (l *Ledger) safe(saved *atomic.Bool) error {
+	if saved.Load() {
+		return nil
+	}
+	if seg := l.active.Load(); seg.saved == saved && !seg.fallback {
 		return seg.journal.sync()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, waiting := range l.retired {
-		if waiting == seg {
-			return errWaits
-		}
-	}
-	for _, u := range l.unsaved {
-		if u.seg == seg {
-			return errWaits
-		}
-	}
-	return nil
+	return errWaits
 }

@@ -17,8 +17,10 @@ import (
 
 // Per ID, as Config.EventWindow states it.
 const (
-	mostEventHeap = 64
-	mostEventDisk = 128
+	mostEventHeap    = 64
+	mostEventRunning = 48 // more while its window runs
+	mostEventSlot    = 80 // more where slots lie on the heap
+	mostEventDisk    = 128
 )
 
 func heapNow() int64 {
@@ -80,9 +82,9 @@ func TestMillionEvents(t *testing.T) {
 				}
 			}
 			deliverAll("new")
-			running := int64(mostEventHeap + 32)
+			running := int64(mostEventHeap + mostEventRunning)
 			if mode != "mapped" {
-				running += 64 // the slots, on the heap
+				running += mostEventSlot
 			}
 			check("in the running window", running)
 			deliverAll("again")
@@ -150,17 +152,23 @@ func BenchmarkAddEvent(b *testing.B) {
 			}
 		})
 	}
-	b.Run("parallel/mapped", func(b *testing.B) {
-		l := open(b, "mapped", b.TempDir())
-		f := feature(b, l, "calls", sink.Sum)
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			here := fmt.Sprintf("%p/", pb)
-			for i := 0; pb.Next(); i++ {
-				if err := f.event("acme", here+strconv.Itoa(i), 1); err != nil {
-					b.Error(err)
-				}
+	for _, subjects := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("parallel/mapped/subjects=%d", subjects), func(b *testing.B) {
+			l := open(b, "mapped", b.TempDir())
+			f := feature(b, l, "calls", sink.Sum)
+			names := make([]string, subjects)
+			for i := range names {
+				names[i] = fmt.Sprint("s", i)
 			}
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				here := fmt.Sprintf("%p/", pb)
+				for i := 0; pb.Next(); i++ {
+					if err := f.event(names[i%subjects], here+strconv.Itoa(i), 1); err != nil {
+						b.Error(err)
+					}
+				}
+			})
 		})
-	})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,9 +29,9 @@ type events struct {
 
 type eventShard struct {
 	mu          sync.Mutex
-	generations []generation // oldest first
-	flights     map[eventID]*eventFlight
-	unsynced    map[eventID]*segment // counted there, and not known to be as safe as the policy says
+	generations []generation              // oldest first
+	flights     map[eventID]chan struct{} // that are being counted; closed when that has ended
+	unsynced    map[eventID]*atomic.Bool  // not known to be as safe as the policy says; true: saved by now
 	_           [64]byte
 }
 
@@ -38,13 +39,6 @@ type eventShard struct {
 type generation struct {
 	number int64
 	seen   map[eventID]uint64
-}
-
-// eventFlight is an event that is being counted.
-type eventFlight struct {
-	done chan struct{}
-	seg  *segment // nil: it was not counted
-	err  error
 }
 
 // anySum is what an event was counted for of which that is not known any more.
@@ -57,7 +51,7 @@ func newEvents(window time.Duration) *events {
 	seconds := max(1, int64((window+time.Second-1)/time.Second))
 	e := &events{window: seconds, span: max(1, seconds/eventGenerations), seed: maphash.MakeSeed()}
 	for i := range e.shards {
-		e.shards[i].flights, e.shards[i].unsynced = make(map[eventID]*eventFlight), make(map[eventID]*segment)
+		e.shards[i].flights, e.shards[i].unsynced = make(map[eventID]chan struct{}), make(map[eventID]*atomic.Bool)
 	}
 	return e
 }
@@ -76,58 +70,60 @@ func (e *events) sumOf(subject string, n int64) uint64 {
 func (e *events) shard(id eventID) *eventShard { return &e.shards[id[0]%eventShards] }
 
 // once has count count the event, unless it is remembered; again says that it was.
-// Who comes while it is being counted waits: only if that fails it is tried anew.
-// safe is asked about an event that was counted and then was not safe.
-func (e *events) once(id eventID, sum uint64, count func() (*segment, error), safe func(*segment) error) (again bool, err error) {
+// count remembers it, and returns what tells that it is safe at last. Who comes while
+// it is being counted waits: only if that fails it is tried anew. safe is asked about
+// an event that was counted and then was not safe.
+func (e *events) once(id eventID, sum uint64, count func() (saved *atomic.Bool, err error), safe func(saved *atomic.Bool) error) (again bool, err error) {
 	sh := e.shard(id)
 	for {
 		sh.mu.Lock()
-		if before, ok := sh.find(id); ok {
-			seg := sh.unsynced[id]
+		if flight := sh.flights[id]; flight != nil {
 			sh.mu.Unlock()
-			return e.repeated(id, before, sum, seg, safe)
+			<-flight
+			continue
 		}
-		fl := sh.flights[id]
-		if fl == nil {
+		before, ok := sh.find(id)
+		if !ok {
 			break
 		}
+		saved := sh.unsynced[id]
 		sh.mu.Unlock()
-		<-fl.done
+		switch {
+		case before != anySum && before != sum:
+			return false, ErrConflict
+		case saved == nil:
+			return true, nil
+		}
+		if err := safe(saved); err != nil {
+			return true, err
+		}
+		sh.mu.Lock()
+		_, ok = sh.find(id) // else it was lost meanwhile
+		if ok {
+			delete(sh.unsynced, id)
+		}
+		sh.mu.Unlock()
+		if ok {
+			return true, nil
+		}
 	}
-	fl := &eventFlight{done: make(chan struct{})}
-	sh.flights[id] = fl
+	flight := make(chan struct{})
+	sh.flights[id] = flight
 	sh.mu.Unlock()
+	var saved *atomic.Bool
 	defer func() {
 		sh.mu.Lock()
 		delete(sh.flights, id)
-		if fl.seg != nil {
-			sh.remember(e, id, sum, time.Now().Unix())
-			if fl.err != nil {
-				sh.unsynced[id] = fl.seg
-			}
+		if saved != nil && err != nil {
+			sh.unsynced[id] = saved
+		} else {
+			delete(sh.unsynced, id)
 		}
 		sh.mu.Unlock()
-		close(fl.done)
+		close(flight)
 	}()
-	fl.seg, fl.err = count()
-	return false, fl.err
-}
-
-func (e *events) repeated(id eventID, before, sum uint64, seg *segment, safe func(*segment) error) (again bool, err error) {
-	if before != anySum && before != sum {
-		return false, ErrConflict
-	}
-	if seg == nil {
-		return true, nil
-	}
-	if err := safe(seg); err != nil {
-		return true, err
-	}
-	sh := e.shard(id)
-	sh.mu.Lock()
-	delete(sh.unsynced, id)
-	sh.mu.Unlock()
-	return true, nil
+	saved, err = count()
+	return false, err
 }
 
 // find returns the sum of an ID that is remembered. The caller holds mu.
@@ -161,10 +157,30 @@ func (sh *eventShard) remember(e *events, id eventID, sum uint64, at int64) {
 // caller holds mu.
 func (sh *eventShard) forget(e *events, now int64) {
 	sh.generations = slices.DeleteFunc(sh.generations, func(g generation) bool { return (g.number+1)*e.span+e.window <= now })
-	maps.DeleteFunc(sh.unsynced, func(id eventID, _ *segment) bool {
+	maps.DeleteFunc(sh.unsynced, func(id eventID, saved *atomic.Bool) bool {
 		_, ok := sh.find(id)
-		return !ok
+		return !ok || saved.Load()
 	})
+}
+
+// remember adds an ID that was just counted.
+func (e *events) remember(id eventID, sum uint64) {
+	sh := e.shard(id)
+	sh.mu.Lock()
+	sh.remember(e, id, sum, time.Now().Unix())
+	sh.mu.Unlock()
+}
+
+// drop forgets events whose counts are lost.
+func (e *events) drop(ids []eventID) {
+	for _, id := range ids {
+		sh := e.shard(id)
+		sh.mu.Lock()
+		for _, g := range sh.generations {
+			delete(g.seen, id)
+		}
+		sh.mu.Unlock()
+	}
 }
 
 func (e *events) forget(now int64) {
@@ -216,4 +232,4 @@ func (e *events) learn(sd *sealed) {
 	}, func(_, _ uint32) {})
 }
 
-var errWaits = fmt.Errorf("%w: it waits in memory for room on disk", ErrUnsynced)
+var errWaits = fmt.Errorf("%w: it waits in memory to be written to disk", ErrUnsynced)

@@ -222,7 +222,7 @@ func FuzzJournal(f *testing.F) {
 			}
 			for _, before := range [][]byte{nil, blocks, make([]byte, len(blocks)), blocks[:3*blockSize]} {
 				f := &found{head: &head{uuid: h.uuid}}
-				out := f.replay(bytes.Clone(before), []*journalContent{jc})
+				out := f.replay(bytes.Clone(before), []*journalContent{jc}, mostBlocks)
 				img, _ := newImage(out, h.uuid, false)
 				for _, block := range img.slots {
 					require.Equal(t, string(s.slots[block].key), string(img.key(block)))
@@ -239,7 +239,7 @@ func FuzzJournal(f *testing.F) {
 				delete(jc.slots, block) // what a journal may make a segment grow to is bounded elsewhere
 			}
 		}
-		(&found{head: &head{uuid: h.uuid}}).replay(bytes.Clone(blocks), []*journalContent{jc})
+		(&found{head: &head{uuid: h.uuid}}).replay(bytes.Clone(blocks), []*journalContent{jc}, mostBlocks)
 	})
 }
 

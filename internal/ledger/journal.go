@@ -32,7 +32,7 @@ type journal struct {
 	closed    bool        // the segment is safe: nothing is left to do
 	buf       []byte
 	named     map[uint32]bool // slots that this file names for their events
-	waiting   rounds[*cell]
+	waiting   rounds[uint32]  // numbers of cells
 }
 
 const (
@@ -105,7 +105,7 @@ func (j *journal) begin() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.write(func(func(*cell)) {}, true)
+	return j.write(func(func(int, *cell)) {}, true)
 }
 
 // sync makes every count so far safe.
@@ -114,44 +114,67 @@ func (j *journal) sync() error {
 		return nil
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.write(func(visit func(*cell)) { j.seg.each(func(_ int, c *cell) { visit(c) }) }, false)
+	err := j.write(j.seg.each, false)
+	j.mu.Unlock()
+	return j.checked(err)
 }
 
-// commit makes what was counted in c safe, together with everybody who waits.
-func (j *journal) commit(c *cell) error {
+// commit makes what was counted in cell number i safe, together with everybody who
+// waits.
+func (j *journal) commit(i uint32) error {
 	if j == nil {
 		return nil
 	}
-	return j.waiting.join(c, func(cells []*cell) error {
+	return j.waiting.join(i, func(cells []uint32) error {
 		j.mu.Lock()
-		defer j.mu.Unlock()
-		return j.write(func(visit func(*cell)) {
-			for _, c := range cells {
-				visit(c)
+		err := j.write(func(visit func(int, *cell)) {
+			for _, i := range cells {
+				c := j.seg.cell(i)
+				visit(int(i), c)
 				if sp := j.seg.spread(c.block); sp != nil {
 					for _, stripe := range sp.stripes {
-						visit(stripe)
+						visit(-1, stripe)
 					}
 				}
 			}
 		}, false)
+		j.mu.Unlock()
+		return j.checked(err)
 	})
 }
 
-// write appends the cells that changed and syncs. The caller holds mu.
-func (j *journal) write(cells func(visit func(*cell)), head bool) error {
+// errGone: what can't be read can't be made safe.
+var errGone = fmt.Errorf("%w: the memory that it was counted in is gone", ErrUnsynced)
+
+// checked has counting go on elsewhere once the segment's memory is gone.
+func (j *journal) checked(err error) error {
+	if errors.Is(err, errGone) {
+		j.ledger.poison(j.seg)
+	}
+	return err
+}
+
+// write appends the cells that changed and syncs. cells visits them, with their
+// numbers; those of stripes need none. The caller holds mu.
+func (j *journal) write(cells func(visit func(int, *cell)), head bool) error {
 	if j.closed {
 		return nil
 	}
+	if j.seg.poisoned.Load() || j.seg.cut() {
+		return errGone // the words of a page that was cut read as zeros, and count anew
+	}
 	if j.broken == nil && j.end < j.mostBytes {
-		if j.broken = j.tryWrite(cells, head); j.broken == nil {
-			return nil
+		err := j.tryWrite(cells, head, false)
+		if err == nil || errors.Is(err, errGone) {
+			return err
 		}
+		j.broken = err
 	}
 	// A file that failed a write or a sync is never trusted again; and one that has
 	// grown over a long window is replaced by what the segment holds now.
-	if err := j.replace(); err != nil {
+	if err := j.replace(); errors.Is(err, errGone) {
+		return err
+	} else if err != nil {
 		j.broken = err
 		err = fmt.Errorf("%w: journal: %w", ErrUnsynced, err)
 		j.ledger.health.set("journal", err)
@@ -163,8 +186,10 @@ func (j *journal) write(cells func(visit func(*cell)), head bool) error {
 	return nil
 }
 
-func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
-	before := j.end
+// tryWrite does it in this file. anew says that nothing stands there yet: all that is
+// known is written, also what can't be read any more.
+func (j *journal) tryWrite(cells func(visit func(int, *cell)), head, anew bool) error {
+	before, gone := j.end, false
 	var failed error
 	open := func() {
 		// Only behind a count is the window certain not to move any more.
@@ -188,19 +213,25 @@ func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
 		}
 		j.buf = j.buf[:0]
 	}
-	cells(func(c *cell) {
+	cells(func(i int, c *cell) {
 		word, ok := j.seg.load(c)
 		word &^= wordSealed
-		if !ok || word == c.journaled {
+		if !ok || c.fellFrom(c.journaled, word) {
+			gone, word = true, c.journaled
+		}
+		if anew {
+			c.journaled = 0
+		}
+		if word == c.journaled {
 			return
 		}
-		id, ok := j.seg.eventID(c)
-		if !ok {
-			return
-		}
-		if c.event() && !j.named[c.of()] {
-			j.named[c.of()] = true
-			j.buf = appendName(j.buf, c)
+		var id eventID
+		if c.event() {
+			id = j.seg.eventID(i)
+			if !j.named[c.of()] {
+				j.named[c.of()] = true
+				j.buf = appendName(j.buf, c)
+			}
 		}
 		j.buf = appendEntry(j.buf, c, id, word)
 		c.journaled = word
@@ -209,13 +240,15 @@ func (j *journal) tryWrite(cells func(visit func(*cell)), head bool) error {
 		}
 	})
 	flush()
-	if failed != nil || j.end == before {
-		return failed
+	if failed == nil && j.end > before {
+		if failed = j.ledger.store.before("sync journal"); failed == nil {
+			failed = disk.Sync(j.file)
+		}
 	}
-	if err := j.ledger.store.before("sync journal"); err != nil {
-		return err
+	if failed == nil && gone {
+		return errGone
 	}
-	return disk.Sync(j.file)
+	return failed
 }
 
 // replace starts a new file with everything that the segment holds.
@@ -228,15 +261,14 @@ func (j *journal) replace() error {
 		}
 		return err
 	}
-	j.seg.each(func(_ int, c *cell) { c.journaled = 0 })
-	err := j.tryWrite(func(visit func(*cell)) { j.seg.each(func(_ int, c *cell) { visit(c) }) }, true)
-	if err != nil {
+	err := j.tryWrite(j.seg.each, true, true)
+	if err != nil && !errors.Is(err, errGone) {
 		j.drop(j.file)
 		j.file = old
 		return err
 	}
 	j.drop(old)
-	return nil
+	return err
 }
 
 func (j *journal) drop(f *os.File) {
@@ -247,7 +279,7 @@ func (j *journal) drop(f *os.File) {
 // reopen has the head written again before the next entry.
 func (j *journal) reopen() { j.opened.Store(false) }
 
-// lastWord is what the journal holds of c.
+// lastWord is what the journal holds of c, as far as is known.
 func (j *journal) lastWord(c *cell) uint64 {
 	if j == nil {
 		return 0

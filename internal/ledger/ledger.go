@@ -51,8 +51,9 @@ type Config struct {
 	RefuseWhenFull bool          // without room: ErrFull instead of counting in memory
 	Logger         *slog.Logger
 
-	neverMap bool                    // in tests: behave as where mapping files is not safe
-	step     func(what string) error // in tests: told what is about to happen on disk, and may fail it
+	neverMap   bool                    // in tests: behave as where mapping files is not safe
+	mostBlocks uint32                  // in tests: of a segment; 0: mostBlocks
+	step       func(what string) error // in tests: told what is about to happen on disk, and may fail it
 }
 
 // Route is a named way out, with what the ledger must know of the sink behind it.
@@ -94,6 +95,7 @@ type Ledger struct {
 	adopt          string
 	refuseWhenFull bool
 	maxQuantity    int64
+	mostBlocks     uint32 // of a segment
 	log            *slog.Logger
 
 	store      *store // nil: in memory
@@ -165,9 +167,12 @@ func Open(cfg Config) (*Ledger, error) {
 		routes: slices.Clone(cfg.Routes), lanes: make([]lane, len(cfg.Routes)),
 		window: cfg.Window, syncPolicy: cfg.Sync, retain: cfg.Retain, adopt: cfg.Adopt,
 		confirmBytes: cfg.MaxDisk / 8, spacing: spacingOf(cfg.MinWindow), instance: cfg.Instance,
-		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, log: cfg.Logger,
+		refuseWhenFull: cfg.RefuseWhenFull, maxQuantity: MaxQuantity, mostBlocks: mostBlocks, log: cfg.Logger,
 		features: make(map[string]*Feature), lastAt: make(map[*Series]int64), unmarked: make(map[*sealed][]*sealed),
 		rotating: make(semaphore, 1), kick: make(chan struct{}, 1), untidy: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	if cfg.mostBlocks > 0 {
+		l.mostBlocks = cfg.mostBlocks
 	}
 	l.health.log = cfg.Logger
 	l.events = newEvents(cfg.EventWindow)

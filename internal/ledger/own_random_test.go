@@ -74,7 +74,7 @@ func anyPeriods(t *testing.T, mode, dir string, seed uint64) {
 			s, err := f.SeriesAt("s", nil, used)
 			require.NoError(t, err)
 			seg := l.active.Load()
-			if random.IntN(2) <= 1 {
+			if random.IntN(2) == 0 {
 				require.NoError(t, s.Add(n))
 			} else {
 				require.NoError(t, f.AddEvent("s", nil, used, "", fmt.Sprint(step), n))

@@ -39,7 +39,7 @@ func (l *Ledger) heapSegment(bytes int64) *segment {
 	if err != nil {
 		panic(err) // heap extents do not fail
 	}
-	seg.fallback = l.store != nil
+	seg.fallback, seg.blocks = l.store != nil, l.mostBlocks
 	if seg.fallback && l.refuseWhenFull {
 		seg.refusal = ErrFull
 	}
@@ -85,6 +85,7 @@ func (l *Ledger) prepareFile(bytes int64) (seg *segment, err error) {
 	if seg, err = newSegment(h, f, bytes, l.maxQuantity); err != nil {
 		return nil, err
 	}
+	seg.blocks = l.mostBlocks
 	if f != nil {
 		seg.path, seg.store = f.Name(), l.store
 		seg.prefault() // a fault here shows again, where it is handled, when the page is used

@@ -83,7 +83,7 @@ func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sea
 		}
 		blocks = blocks[:min(len(blocks), want)]
 	} else {
-		blocks = f.replay(blocks, journals)
+		blocks = f.replay(blocks, journals, l.mostBlocks)
 	}
 	img, d := newImage(blocks, u, wasSealed)
 	d.missing = f.head.missing(img)
@@ -154,15 +154,16 @@ func (f *found) removeAll(st *store) {
 
 // replay merges the journals into the blocks of a segment that was being counted
 // in. Counts only grow within a segment, so the larger of slot and journal is
-// right; a Last is right in the slot if that is intact.
-func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
+// right; a Last is right in the slot if that is intact. No segment has more than most
+// blocks.
+func (f *found) replay(blocks []byte, journals []*journalContent, most uint32) []byte {
 	u := f.head.uuid
 	for _, jc := range journals {
 		if jc.head != nil && jc.head.start > f.head.start {
 			f.head.start = jc.head.start
 		}
 		for block, e := range jc.slots {
-			if e.word&wordSet == 0 && !e.named || block > maxBlocks || !e.shape.valid() {
+			if e.word&wordSet == 0 && !e.named || !e.shape.valid() || uint64(block)+uint64(e.shape.blocks()) > uint64(most) {
 				continue
 			}
 			at := int(block) * blockSize
@@ -190,9 +191,6 @@ func (f *found) replay(blocks []byte, journals []*journalContent) []byte {
 	}
 	return blocks
 }
-
-// maxBlocks bounds what a journal can make a segment grow to.
-const maxBlocks = 1 << 24
 
 // endOfRecovered bounds the window of a segment whose process died: nobody knows
 // when exactly, but not after now, nor after the window's regular end.

@@ -17,17 +17,18 @@ func (l *Ledger) seal(seg *segment) *sealed {
 		l.discard(seg)
 		return nil
 	}
-	words := l.sealWords(seg)
+	words := make([]uint64, seg.used.Load())
+	lost := seg.sealEvents(words)
+	l.sealWords(seg, words)
 	blocks, err := seg.image()
-	if lost := seg.cutShort(words); lost && err == nil {
-		err = errPoisoned
-	}
-	if err != nil {
+	if err != nil || seg.cut() || seg.poisoned.Load() {
 		seg.poisoned.Store(true)
-		forgotten := 0
-		if blocks, forgotten = seg.rebuild(words); forgotten > 0 {
-			l.health.set("events "+seg.head.uuid.String(), fmt.Errorf("meter: %s with %s is gone (file cut short, or the disk failed): after a restart those events would be counted again if they came again", filepath.Base(seg.path), count(forgotten, "event's ID", "events' IDs")))
-		}
+		l.mend(seg, words)
+		blocks = seg.rebuild(words)
+	}
+	if len(lost) > 0 {
+		l.events.drop(lost)
+		l.health.set("events "+seg.head.uuid.String(), fmt.Errorf("meter: %s with %s is gone (file cut short, or the disk failed): they are forgotten, and count again if they come again", filepath.Base(seg.path), count(len(lost), "event", "events")))
 	}
 	h := seg.head
 	h.end = max(l.nextStartHint(), h.start+1)
@@ -46,6 +47,8 @@ func (l *Ledger) seal(seg *segment) *sealed {
 		sd.decideRoutes(block)
 	}
 	sd.recount()
+	// An event that is billed from memory would be billed again: nobody knew its ID.
+	sd.paused = sd.paused || l.store != nil && sd.events > 0
 	if l.store != nil {
 		l.queue(unsaved{sd, seg}, l.save(sd, seg))
 	}
@@ -61,101 +64,154 @@ func (l *Ledger) nextStartHint() int64 {
 	return l.tick()
 }
 
-// sealWords seals every slot's word and notes it in the running month. The
-// totals' lock makes both one step for whoever reads a total.
-func (l *Ledger) sealWords(seg *segment) (words []uint64) {
-	words = make([]uint64, seg.used.Load())
+// final seals a cell's word, and is the last that is known of one that is gone.
+func (seg *segment) final(c *cell) uint64 {
+	word, ok := seg.seal(c)
+	if !ok {
+		seg.poisoned.Store(true)
+		word = seg.journal.lastWord(c)
+	}
+	return word
+}
+
+// sealEvents seals the words of events, which nobody looks at while the segment is
+// in use, and returns the events that are lost: their memory is gone, and the journal
+// does not have them. Those of each series come to what is left.
+func (seg *segment) sealEvents(words []uint64) (lost []eventID) {
+	seg.each(func(i int, c *cell) {
+		if !c.event() {
+			return
+		}
+		words[i] = seg.final(c)
+		if words[i]&wordSet == 0 { // as in what is left of a page that was cut
+			words[i] = seg.journal.lastWord(c)
+		}
+		if id := seg.eventID(i); words[i]&wordSet == 0 && id != (eventID{}) {
+			lost = append(lost, id)
+		}
+	})
+	if len(lost) == 0 {
+		return nil
+	}
+	seg.poisoned.Store(true)
+	left := make(map[uint32]uint64)
+	seg.each(func(i int, c *cell) {
+		if c.event() {
+			left[c.of()] += words[i] & wordCount
+		}
+	})
+	for block, n := range left {
+		seg.room(block).events.Store(n)
+	}
+	return lost
+}
+
+// sealWords seals every other slot's word and notes it in the running month, with
+// the series' events. The totals' lock makes both one step for whoever reads a total.
+func (l *Ledger) sealWords(seg *segment, words []uint64) {
 	l.totalsMu.Lock()
 	defer l.totalsMu.Unlock()
-	final := func(c *cell) uint64 {
-		word, ok := seg.seal(c)
-		if !ok {
-			seg.poisoned.Store(true)
-			word = seg.journal.lastWord(c) // the last that is known
-		}
-		return word
-	}
 	seg.each(func(i int, c *cell) {
 		if i%256 == 255 {
 			l.totalsMu.Unlock()
 			l.totalsMu.Lock()
 		}
-		words[i] = final(c)
+		if c.event() {
+			return // noted with its primary, as stripes are
+		}
+		words[i] = seg.final(c)
 		if c.stripe() {
-			return // noted with its primary, as events are
+			return
 		}
 		set, quantity := words[i]&wordSet != 0, words[i]&wordCount
 		if sp := seg.spread(c.block); sp != nil {
 			for _, stripe := range sp.stripes {
-				word := final(stripe)
+				word := seg.final(stripe)
 				set, quantity = set || word&wordSet != 0, quantity+word&wordCount
 			}
 			if quantity < coldSpread {
 				c.series.unmark(hot) // a few collisions in a window are not worth the slots
 			}
 		}
-		if r := seg.room(c.block); r != nil && r.events.Load() > 0 {
-			set, quantity = true, quantity+r.events.Load() // no more of them come
+		if r := seg.room(c.block); r != nil {
+			events := r.events.Load() // no more of them come
+			set, quantity = set || events > 0, quantity+events
 		}
 		if set {
 			l.note(c.series, monthOf(c.series.when(seg).used), seg.head.start+1, int64(quantity))
 		}
 		c.series.leave(seg)
 	})
-	return words
 }
 
-// cutShort reports whether somebody truncated the file under the map, and mends
-// the words that lie behind the cut in its last page: they read as zeros there
-// and began to count anew.
-func (seg *segment) cutShort(words []uint64) bool {
+// cut reports whether somebody truncated the file under the map.
+func (seg *segment) cut() bool {
 	if seg.file == nil {
 		return false
 	}
 	info, err := seg.file.Stat()
-	if err != nil || info.Size() >= headSize+int64(seg.next.Load())*blockSize {
-		return false
-	}
-	seg.each(func(i int, c *cell) {
-		if headSize+int64(c.block)*blockSize+slotSeal <= info.Size() || words[i]&wordSealed == 0 {
-			return // untouched, or read as the journal has it
-		}
-		known, since := seg.journal.lastWord(c)&^wordSealed, words[i]&^wordSealed
-		switch {
-		case known&wordSet == 0:
-		case since&wordSet == 0:
-			words[i] = known
-		case c.series.feature.kind == sink.Sum:
-			words[i] = min(known&wordCount+since&wordCount, MaxQuantity) | wordSet
-		case c.series.feature.kind == sink.Max:
-			words[i] = max(known&wordCount, since&wordCount) | wordSet
-		}
-	})
-	return true
+	return err == nil && info.Size() < headSize+int64(seg.next.Load())*blockSize
 }
 
-// rebuild writes the blocks anew from what is on the heap, where the IDs of events
-// are not.
-func (seg *segment) rebuild(words []uint64) (blocks []byte, forgotten int) {
-	blocks = make([]byte, int(seg.next.Load())*blockSize)
+// mend brings the words back that lie behind a cut in its last page: they read as
+// zeros there and began to count anew, which the journal knows nothing of. So do those
+// behind a cut that was filled up again.
+func (l *Ledger) mend(seg *segment, words []uint64) {
+	if seg.file == nil {
+		return
+	}
+	info, err := seg.file.Stat()
+	if err != nil {
+		return
+	}
+	month := monthOf(seg.head.start)
+	seg.each(func(i int, c *cell) {
+		if c.event() || words[i]&wordSealed == 0 {
+			return // read as the journal has it
+		}
+		known := seg.journal.lastWord(c)
+		if behind := headSize+int64(c.block)*blockSize+slotSeal > info.Size(); known&wordSet == 0 || !behind && !c.fellFrom(known, words[i]) {
+			return
+		}
+		kind, more := c.series.feature.kind, int64(known&wordCount)
+		if since := int64(words[i] & wordCount); words[i]&wordSet != 0 {
+			switch kind {
+			case sink.Last:
+				return
+			case sink.Sum:
+				more = min(more, MaxQuantity-since)
+			}
+			words[i] = uint64(combine(kind, since, more)) | wordSet
+		} else {
+			words[i] = known
+		}
+		l.totalsMu.Lock()
+		l.note(c.series, month, seg.head.start+1, more)
+		l.totalsMu.Unlock()
+	})
+}
+
+// rebuild writes the blocks anew from what is on the heap.
+func (seg *segment) rebuild(words []uint64) []byte {
+	blocks := make([]byte, int(seg.next.Load())*blockSize)
 	seg.each(func(i int, c *cell) {
 		var key []byte
 		sh := newShape(0, sink.Sum, flagStripe)
-		if !c.stripe() {
+		switch {
+		case !c.stripe():
 			key = c.series.appendKey(nil)
 			sh = newShape(len(key), c.series.feature.kind, 0)
-		} else if c.event() {
-			if id, ok := seg.eventID(c); ok {
-				sh, key = eventShape, id[:]
-			} else {
-				forgotten++ // it stays counted
-			}
+		case c.event() && words[i]&wordSet == 0:
+			return // forgotten
+		case c.event():
+			id := seg.eventID(i)
+			sh, key = eventShape, id[:]
 		}
 		at := blocks[c.block*blockSize:]
 		putSlot(at, seg.head.uuid, c.block, sh, c.of(), key)
 		order.PutUint64(at[slotWord:], words[i])
 	})
-	return blocks, forgotten
+	return blocks
 }
 
 // sealBlocks seals every intact slot in a copy of a segment's blocks.
@@ -213,6 +269,7 @@ func (l *Ledger) save(sd *sealed, seg *segment) error {
 	}
 	seg.journal.close()
 	sd.paused = false
+	seg.saved.Store(true)
 	return nil
 }
 

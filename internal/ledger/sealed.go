@@ -443,6 +443,13 @@ func (sd *sealed) flush() error {
 	return sd.persist(nil, true)
 }
 
+// waits reports whether nothing of it is sent until it is on disk.
+func (sd *sealed) waits() bool {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	return sd.paused
+}
+
 // settled reports whether nothing will ever happen to any record any more.
 func (sd *sealed) settled() bool {
 	sd.mu.Lock()

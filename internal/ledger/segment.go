@@ -30,9 +30,11 @@ type segment struct {
 	fallback bool      // stands in for a segment that there was no room for
 	refusal  error     // takes no series, for this reason; nil: does
 	counted  int64     // bytes that stand for it in the disk budget
+	blocks   uint32    // that it may have; behind them a window ends early
 	since    time.Time // when it came into use, by the monotonic clock
 
 	poisoned atomic.Bool
+	saved    *atomic.Bool // sealed, and on disk; who only wants to know this holds on to nothing else
 	extents  atomic.Pointer[[]*extent]
 	chunks   atomic.Pointer[[]*chunk]
 	spreads  sync.Map // *spread by the block of the slot that was divided: few
@@ -58,18 +60,22 @@ const chunkCells = 512
 // chunk holds cells in bulk, so that a million series make no million objects.
 type chunk struct {
 	cells [chunkCells]cell
-	ready [chunkCells]atomic.Bool // cell may be read by sealer and syncer
+	ready [chunkCells]atomic.Bool             // cell may be read by sealer and syncer
+	ids   atomic.Pointer[[chunkCells]eventID] // of those cells that are events'; nil: none is
 }
 
 const (
 	firstExtent = 64 << 10
 	maxExtent   = 4 << 20
+	mostBlocks  = 1 << 24 // of a segment; recovery takes more for damage
 )
+
+var errLarge = errors.New("segment has as many blocks as it may")
 
 // newSegment makes a segment with room for bytes of blocks. file is nil for a
 // heap segment.
 func newSegment(h head, file *os.File, bytes int64, maxQuantity int64) (*segment, error) {
-	seg := &segment{head: h, file: file, mapped: file != nil, limit: shareOf(maxQuantity), most: uint64(maxQuantity)}
+	seg := &segment{head: h, file: file, mapped: file != nil, limit: shareOf(maxQuantity), most: uint64(maxQuantity), blocks: mostBlocks, saved: new(atomic.Bool)}
 	seg.extents.Store(new([]*extent))
 	seg.chunks.Store(new([]*chunk))
 	seg.grow.Lock()
@@ -123,12 +129,15 @@ func (seg *segment) extend(bytes int64) error {
 }
 
 // allocate takes n blocks side by side. Blocks at the end of an extent that are
-// too few stay empty.
+// too few stay empty. errLarge: the window must end.
 func (seg *segment) allocate(n uint32) (*extent, uint32, error) {
 	for {
 		extents := *seg.extents.Load()
 		at := seg.next.Load()
 		last := extents[len(extents)-1]
+		if at+n > seg.blocks {
+			return nil, 0, errLarge
+		}
 		if at+n > last.first+last.blocks {
 			if err := seg.growFrom(last); err != nil {
 				return nil, 0, err
@@ -224,6 +233,12 @@ func (seg *segment) addSlot(s *Series, sh shape, primary uint32, key []byte) (i 
 	c = &ch.cells[i%chunkCells]
 	if sh.event() {
 		primary |= eventCell
+		ids := ch.ids.Load()
+		if ids == nil {
+			ch.ids.CompareAndSwap(nil, new([chunkCells]eventID))
+			ids = ch.ids.Load()
+		}
+		ids[i%chunkCells] = eventID(key)
 	}
 	c.series, c.block, c.primary = s, block, primary
 	ch.ready[i%chunkCells].Store(true)

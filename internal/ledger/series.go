@@ -1,7 +1,7 @@
 package ledger
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -190,7 +190,12 @@ func (s *Series) count(op func(*place) result) error {
 		p, ok := s.place()
 		if !ok {
 			var err error
-			if p, err = s.register(); err != nil {
+			if p, err = s.register(); errors.Is(err, errLarge) {
+				if err = l.endWindow(); err == nil {
+					continue
+				}
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -207,7 +212,7 @@ func (s *Series) count(op func(*place) result) error {
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.
-			if err := l.Rotate(context.Background()); err != nil {
+			if err := l.endWindow(); err != nil {
 				return err
 			}
 		}
@@ -222,7 +227,7 @@ func (l *Ledger) commit(seg *segment, cell uint32) error {
 	if seg.fallback {
 		return fmt.Errorf("%w: there is no room on disk", ErrUnsynced)
 	}
-	return seg.journal.commit(seg.cell(cell))
+	return seg.journal.commit(cell)
 }
 
 // register gives the series a slot in the active segment.
@@ -272,6 +277,8 @@ func (s *Series) registerLocked() (place, error) {
 			return p, nil
 		case errPoisoned:
 			l.poison(seg)
+		case errLarge:
+			return place{}, err
 		default:
 			if seg.refusal != nil {
 				return place{}, err
