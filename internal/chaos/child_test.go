@@ -288,6 +288,9 @@ func (w *worker) bursts() {
 	})
 }
 
+// mostLate is how long after its use some usage is counted.
+const mostLate = 2 * time.Hour
+
 func (w *worker) fresh() {
 	subject := w.last
 	if w.last == 0 || w.rng.IntN(3) > 0 {
@@ -300,6 +303,10 @@ func (w *worker) fresh() {
 	}
 	n := 1 + w.rng.Int64N(9)
 	w.count(note{kind: intent, feature: fresh, subject: subject, n: n}, all(n, func() error {
+		if w.rng.IntN(4) == 0 {
+			late := meter.Event{Subject: subjectName(subject), Quantity: n, Time: time.Now().Add(-time.Duration(w.rng.Int64N(int64(mostLate))))}
+			return w.features[fresh].AddEvent(ctx, late)
+		}
 		return w.features[fresh].Add(ctx, subjectName(subject), n)
 	}))
 	if !w.child.order.Script {

@@ -196,7 +196,7 @@ func (w *world) settle() []violation {
 	}
 	e.attempts, _, err = readLines(filepath.Join(w.root, "attempts.jsonl"))
 	require.NoError(w.t, err)
-	if now := time.Now().UTC(); now.Month() == w.began.UTC().Month() {
+	if now := time.Now().UTC(); now.Month() == w.began.UTC().Add(-mostLate).Month() {
 		e.months = w.months(m, e.lines)
 	}
 	require.NoError(w.t, m.Shutdown(ctx))

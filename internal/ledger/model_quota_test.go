@@ -20,11 +20,11 @@ type modelPeriod struct {
 func (w *world) used(subject string, since int64) int64 {
 	n := int64(0)
 	for _, r := range w.records {
-		if r.modelKey == (modelKey{"calls", subject}) && r.start >= since {
+		if r.modelKey == (modelKey{feature: "calls", subject: subject}) && r.start >= since {
 			n += r.quantity
 		}
 	}
-	return n + w.active[modelKey{"calls", subject}]
+	return n + w.active[modelKey{feature: "calls", subject: subject}]
 }
 
 // call is held to a quota: that of the month, one that begins with it, or one that
@@ -44,7 +44,7 @@ func (w *world) call(subject string, b byte) {
 			p.since = first.Unix()
 		case "s1":
 			p.quota.Start, p.quota.End = first.Unix(), first.AddDate(0, 2, 0).Unix()
-			p.since, p.before = w.began, w.used(subject, 0)-w.active[modelKey{"calls", subject}]
+			p.since, p.before = w.began, w.used(subject, 0)-w.active[modelKey{feature: "calls", subject: subject}]
 		default:
 			p.quota.Start, p.quota.End = w.began, first.AddDate(0, 2, 0).Unix()
 			if p.since = w.began; p.since == first.Unix() {
@@ -69,7 +69,7 @@ func (w *world) call(subject string, b byte) {
 	}
 	require.NoError(w.t, f.plain.find(subject).AddHeld(n, tally, held, true))
 	if n > 0 {
-		w.active[modelKey{"calls", subject}] += n
+		w.active[modelKey{feature: "calls", subject: subject}] += n
 	}
 }
 

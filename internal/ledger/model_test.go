@@ -31,7 +31,10 @@ type world struct {
 	flights []*flight
 }
 
-type modelKey struct{ feature, subject string }
+type modelKey struct {
+	feature, subject string
+	used             int64 // when, of backdated usage
+}
 
 type modelEvent struct {
 	subject  string
@@ -40,7 +43,7 @@ type modelEvent struct {
 
 type modelRecord struct {
 	modelKey
-	start    int64
+	start    int64 // of the window in which it was counted
 	quantity int64
 	id       string
 	state    [2]state
@@ -105,7 +108,7 @@ func (w *world) count(feature, subject string, n int64) {
 	if len(w.active) == 0 {
 		w.began = w.l.active.Load().head.start
 	}
-	k := modelKey{feature, subject}
+	k := modelKey{feature: feature, subject: subject}
 	old, known := w.active[k]
 	if kind == sink.Sum {
 		require.NoError(w.t, f.Add(subject, n))
@@ -120,23 +123,29 @@ func (w *world) count(feature, subject string, n int64) {
 	}
 }
 
-// event counts one of sixteen events, for whoever and however much it is this time.
-// A program is over before any is forgotten.
+// event counts one of sixteen events, for whoever and however much it is this time; some
+// of them late, for a subject of their own. A program is over before any is forgotten.
 func (w *world) event(subject string, b byte) {
 	f, err := w.l.Feature("calls", sink.Sum)
 	require.NoError(w.t, err)
 	if len(w.active) == 0 {
 		w.began = w.l.active.Load().head.start
 	}
-	id, now := fmt.Sprint(b%16), modelEvent{subject, int64(b / 64)}
-	err = f.event(subject, id, now.quantity)
+	var at time.Time
+	k := modelKey{feature: "calls", subject: subject}
+	if b&32 != 0 {
+		k.subject, at = "late", time.Unix(w.began-1-int64(b)*7, 0)
+		k.used = at.Truncate(time.Minute).Unix()
+	}
+	id, now := fmt.Sprint(b%16), modelEvent{k.subject, int64(b / 64)}
+	err = f.AddEvent(k.subject, nil, at, "", id, now.quantity)
 	switch before, again := w.events[id]; {
 	case now.quantity == 0:
 		require.NoError(w.t, err)
 	case !again:
 		require.NoError(w.t, err)
 		w.events[id] = now
-		w.active[modelKey{"calls", subject}] += now.quantity
+		w.active[k] += now.quantity
 	case before == now:
 		require.NoError(w.t, err)
 	default:
@@ -153,7 +162,7 @@ func (w *world) rotate() {
 func (w *world) busy(route int, r *modelRecord) bool {
 	for _, f := range w.flights {
 		for _, other := range f.records {
-			if f.route == route && other.modelKey == r.modelKey {
+			if f.route == route && other.feature == r.feature && other.subject == r.subject {
 				return true
 			}
 		}
@@ -205,15 +214,19 @@ func (w *world) take(route, most int) {
 
 // find is the model's record for one of the ledger's.
 func (w *world) find(rec sink.Record) *modelRecord {
+	if r := w.byID[rec.ID]; r != nil {
+		require.Equal(w.t, r.quantity, rec.Quantity, "%v", rec)
+		require.Equal(w.t, []string{r.feature, r.subject}, []string{rec.Feature, rec.Subject})
+		return r
+	}
 	for _, r := range w.records {
-		if r.modelKey == (modelKey{rec.Feature, rec.Subject}) && r.start == rec.Start.Unix() {
+		if r.id != "" || r.feature != rec.Feature || r.subject != rec.Subject || rec.Backdated != (r.used != 0) {
+			continue
+		}
+		if r.used == 0 && r.start == rec.Start.Unix() || r.used != 0 && r.used == rec.Start.Unix() && r.quantity == rec.Quantity {
 			require.Equal(w.t, r.quantity, rec.Quantity, "%v", rec)
 			require.Equal(w.t, modelKinds[r.feature], rec.Kind)
-			if r.id == "" {
-				require.Nil(w.t, w.byID[rec.ID], "IDs are unique")
-				r.id, w.byID[rec.ID] = rec.ID, r
-			}
-			require.Equal(w.t, r.id, rec.ID, "an ID never changes")
+			r.id, w.byID[rec.ID] = rec.ID, r
 			return r
 		}
 	}
@@ -344,9 +357,13 @@ func (w *world) check(op string) {
 	month := monthOf(time.Now().Unix())
 	totals, latest := make(map[modelKey]int64), make(map[modelKey]int64)
 	note := func(k modelKey, start, q int64) {
+		if k.used != 0 {
+			start = k.used
+		}
 		if monthOf(start) != month {
 			return
 		}
+		k.used = 0
 		switch modelKinds[k.feature] {
 		case sink.Sum:
 			totals[k] += q
@@ -504,6 +521,7 @@ func FuzzOperations(f *testing.F) {
 	f.Add([]byte{count, 5, 5, rotate, 0, 0, take, 0, 0, resolve, 0, 1, count, 5, 9, rotate, 0, 0, take, 0, 0, resolve, 0, 0, settle, 0, 3, take, 0, 4})
 	f.Add([]byte{count, 3, 5, rotate, 0, 0, take, 0, 4, count, 3, 6, rotate, 0, 0, take, 0, 4, resolve, 0, 3, take, 0, 0, take, 0, 0, resolve, 0, 1, reopen, 0, 0, settle, 0, 3, settle, 0, 1, fold, 0, 0})
 	f.Add([]byte{event, 0, 65, event, 0, 65, event, 1, 65, rotate, 0, 0, event, 0, 65, event, 1, 130, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, event, 0, 65, event, 1, 130, count, 0, 3})
+	f.Add([]byte{event, 0, 97, event, 0, 97, event, 0, 98, count, 0, 5, rotate, 0, 0, event, 0, 161, event, 0, 99, take, 0, 4, reopen, 1, 0, event, 0, 98, take, 0, 4, resolve, 0, 2, fold, 0, 0})
 	f.Add([]byte{count, 3, 5, call, 1, 65, count, 6, 9, rotate, 0, 0, call, 2, 50, take, 0, 4, resolve, 0, 0, fold, 0, 0, reopen, 1, 0, call, 2, 63, call, 1, 63, rotate, 0, 0, reopen, 0, 0, call, 2, 1})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		program = program[:min(len(program), 300)]
