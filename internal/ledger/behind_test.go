@@ -27,6 +27,8 @@ func TestEventWhileAWindowIsSealed(t *testing.T) {
 		l.rotating.unlock()
 		require.EqualValues(t, 8, f.Tally("s").Standing().Counted)
 		require.Equal(t, 2, admitted(t, f, "s", fixed(q), 100))
+		l.behind.mu.Lock()
 		require.Empty(t, l.behind.all)
+		l.behind.mu.Unlock()
 	})
 }
