@@ -41,15 +41,13 @@ func TestAdoptionLeavesThePeriodThatRuns(t *testing.T) {
 				require.NoError(t, f.Add("s", 10))
 				rotate(t, orphan)
 				if test.folded {
-					deliver(t, orphan, 0, sink.Delivered)
-					orphan.tidy()
+					foldAway(t, orphan)
 				}
 				sleepUntil(t, orphan, date(1, 15))
 				require.True(t, call(t, f, "s", test.theirs, 1, 5))
 				rotate(t, orphan)
 				if test.folded {
-					deliver(t, orphan, 0, sink.Delivered)
-					orphan.tidy()
+					foldAway(t, orphan)
 				}
 				require.NoError(t, orphan.Close(t.Context()))
 
@@ -83,8 +81,7 @@ func TestPeriodsAreAdopted(t *testing.T) {
 				f := feature(t, orphan, "calls", sink.Sum)
 				require.True(t, call(t, f, "s", q, 1, 10))
 				require.NoError(t, orphan.Rotate(t.Context()))
-				deliver(t, orphan, 0, sink.Delivered)
-				orphan.tidy() // folds it away
+				foldAway(t, orphan)
 				require.True(t, call(t, f, "s", q, 1, 5))
 				require.NoError(t, orphan.Close(t.Context()))
 				for range 2 {

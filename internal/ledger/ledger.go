@@ -103,6 +103,7 @@ type Ledger struct {
 	periods    *periods // nil: in memory
 	quarantine *quarantine
 	periodEnds ends
+	behind     behind
 	events     *events
 	health     health
 

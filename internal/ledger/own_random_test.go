@@ -62,8 +62,7 @@ func anyPeriods(t *testing.T, mode, dir string, seed uint64) {
 			rotate(t, l)
 			synctest.Wait()
 		case 7:
-			deliver(t, l, 0, sink.Delivered)
-			l.tidy()
+			foldAway(t, l)
 		case 8:
 			time.Sleep(time.Duration(random.IntN(7*day)) * time.Second)
 			rotate(t, l)

@@ -46,6 +46,14 @@ func date(month, day int) int64 {
 	return time.Date(2000, time.Month(month), day, 0, 0, 0, 0, time.UTC).Unix()
 }
 
+// foldAway delivers what is sealed, and has it folded.
+func foldAway(t testing.TB, l *Ledger) {
+	t.Helper()
+	synctest.Wait() // housekeeping is over, and does not meet this
+	deliver(t, l, 0, sink.Delivered)
+	l.tidy()
+}
+
 func sleepUntil(t testing.TB, l *Ledger, second int64) {
 	time.Sleep(time.Until(time.Unix(second, 0)) + time.Second)
 	rotate(t, l)
@@ -62,15 +70,13 @@ func TestPeriodLearnedAfterItsCountsWereFolded(t *testing.T) {
 		sleepUntil(t, l, date(1, 10))
 		require.Equal(t, 6, admitted(t, f, "s", fixed(Quota{Limit: 10}), 6))
 		rotate(t, l)
-		deliver(t, l, 0, sink.Delivered)
-		l.tidy()
+		foldAway(t, l)
 		q := fixed(Quota{Limit: 10, Start: date(1, 1), End: date(2, 15)})
 		require.Equal(t, 1, admitted(t, f, "s", q, 1))
 		l, f = again(t, l, mode, dir)
 		require.Equal(t, 1, admitted(t, f, "s", q, 1))
 		rotate(t, l)
-		deliver(t, l, 0, sink.Delivered)
-		l.tidy()
+		foldAway(t, l)
 		l, f = again(t, l, mode, dir)
 		require.EqualValues(t, 8, heldTo(t, f, "s", q()).Counted)
 		sleepUntil(t, l, date(2, 10))
@@ -113,9 +119,8 @@ func TestIdlePeriodsAreRemembered(t *testing.T) {
 				sleepUntil(t, l, second)
 				require.NoError(t, f.Add("other", 1))
 				rotate(t, l)
-				l.tidy()
-				l.evictedIn = 0
-				l.evictIdle()
+				synctest.Wait()
+				f.forgetIdle()
 			}
 		}
 		sleepUntil(t, l, date(1, 15))

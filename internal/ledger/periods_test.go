@@ -210,6 +210,7 @@ func TestPeriodsStaySmall(t *testing.T) {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
 		require.Greater(t, info.Size(), int64(rewritePeriods))
+		synctest.Wait()
 		l.tidy()
 		info, err = os.Stat(path)
 		require.NoError(t, err)

@@ -287,6 +287,7 @@ func (l *Ledger) sealRetired() {
 		l.mu.Lock()
 		if len(l.retired) == 0 {
 			l.mu.Unlock()
+			l.behind.catchUp()
 			return
 		}
 		seg := l.retired[0]

@@ -198,18 +198,6 @@ func (t *Tally) count(at when, n int64) {
 	}
 }
 
-// missed is called after something was counted past a tally.
-func (s *Series) missed() {
-	if t := s.tally(); t != nil {
-		t.mu.Lock()
-		if n := t.unseen(); n > 0 {
-			began := t.feature.ledger.began.Load()
-			t.count(when{began, began}, n)
-		}
-		t.mu.Unlock()
-	}
-}
-
 // forgetIdle forgets tallies of subjects that used nothing in the running periods, have
 // none to come that is known of, and no call running, so that their series can be
 // forgotten, too.

@@ -170,8 +170,7 @@ func livePeriods(t *testing.T, mode, dir string, seed uint64) {
 			require.NoError(t, l.Rotate(context.Background()))
 			synctest.Wait()
 		case op < 7:
-			deliver(t, l, 0, sink.Delivered)
-			l.tidy()
+			foldAway(t, l)
 		case op < 8:
 			time.Sleep(time.Duration(random.IntN(10*24)) * time.Hour)
 			require.NoError(t, l.Rotate(context.Background()))
