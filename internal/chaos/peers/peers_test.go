@@ -25,7 +25,6 @@ type biller struct {
 
 	mu       sync.Mutex
 	messages map[string]int // of the others, by ID
-	received int64
 }
 
 func newBiller(t *testing.T) *biller {
