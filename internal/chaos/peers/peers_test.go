@@ -115,7 +115,7 @@ func TestPeersLoseCounts(t *testing.T) {
 			}
 			run(t, library, server.URL, dir, 0)
 			billed, again := b.billed()
-			t.Logf("%d kills: %d calls acknowledged, %d billed, %d lost, %d sent again", rounds, taken, billed, max(0, taken-billed), again)
+			t.Logf("%s: %d kills: %d calls acknowledged, %d billed, %d lost, %d sent again", library, rounds, taken, billed, max(0, taken-billed), again)
 			require.Positive(t, billed)
 			if library == "meter" {
 				require.GreaterOrEqual(t, billed, taken)
