@@ -39,6 +39,11 @@
 //
 //	METER_POWER_ROUNDS=200 go test -run 'TestPowerCut$' -timeout 60m -v ./internal/chaos
 //
+// A process that counts the same load for an hour takes no more of its machine at the
+// end (METER_SOAK is how long):
+//
+//	METER_SOAK=1h go test -run TestSoak -timeout 2h -v ./internal/chaos
+//
 // That these tests would find a mistake is shown by building mistakes in:
 //
 //	METER_VARIANTS=1 go test -run TestVariantsAreFound -v ./internal/chaos
