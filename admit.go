@@ -121,6 +121,14 @@ func (c *Call) take(cfg *callConfig, now time.Time) *RefusedError {
 	return refusal
 }
 
+// unfit refuses a caller of whom something is told that can't be. That is a mistake of
+// whoever identifies callers, or of the request.
+func (f *Feature) unfit(ctx context.Context, what, why string) *RefusedError {
+	err := fmt.Errorf("%w: %s: %s", ErrName, what, why)
+	f.warn(ctx, refused, "Identify named a caller that can't be billed", err)
+	return f.refusal(license.NoKey, "", err)
+}
+
 // check says who is billed for a call by who, or why there is none. Refused, it
 // still names the subject if it is known. read is not read before the Checker has
 // answered, which may take its time.
@@ -130,7 +138,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 		return "", f.refusal(license.NoKey, "", ErrNoCaller)
 	}
 	if why := badValue(who.Subject, maxSubject); why != "" {
-		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: subject: %s", ErrName, why))
+		return "", f.unfit(ctx, "subject", why)
 	}
 	if m.cfg.Checker == nil {
 		if who.Subject == "" {
@@ -145,7 +153,7 @@ func (f *Feature) check(ctx context.Context, who *Caller, v *license.Verdict, re
 		return "", f.refusal(license.NoKey, "", err)
 	}
 	if why := badValue(who.Machine, maxMachine); why != "" {
-		return "", f.refusal(license.NoKey, "", fmt.Errorf("%w: machine: %s", ErrName, why))
+		return "", f.unfit(ctx, "machine", why)
 	}
 	wait, err := f.ask(ctx, who, v)
 	subject := who.Subject

@@ -84,11 +84,7 @@ func (f *Feature) AddEvent(ctx context.Context, e Event) error {
 		values = all
 	}
 	if e.ID == "" {
-		s, err := f.ledger.SeriesAt(e.Subject, values, e.Time)
-		if err != nil {
-			return err
-		}
-		return s.Add(e.Quantity)
+		return f.ledger.AddAt(e.Subject, values, e.Time, e.Quantity)
 	}
 	return f.ledger.AddEvent(e.Subject, values, e.Time, scopeEvents, e.ID, e.Quantity)
 }

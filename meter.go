@@ -92,6 +92,8 @@ func Open(cfg Config) (*Meter, error) {
 			Timeout:      known.limits.Timeout,
 			Confirm:      known.limits.Confirm,
 		}
+		_, ledgerRoutes[i].Ends = r.Sink.(sink.Scheduler)
+		_, ledgerRoutes[i].Verifies = r.Sink.(sink.Verifier)
 		apart = max(apart, known.limits.MinWindow)
 		deliveryRoutes[i] = delivery.Route{Name: r.Name, Sink: r.Sink, Limits: known.limits}
 	}

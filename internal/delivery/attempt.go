@@ -74,7 +74,7 @@ func (r *route) conclude(a *attempt, v *verdict, now time.Time) {
 	report()
 	if news {
 		r.log.LogAttrs(context.Background(), slog.LevelWarn, "sink rejects records",
-			slog.Int("records", v.count[sink.Rejected]), slog.String("error", text(v.err)))
+			slog.Int("records", v.count[sink.Rejected]), slog.String("error", text(v.refusal)))
 	}
 }
 

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ type flush struct {
 	failed    map[string]bool // records by ID whose last attempt since the call failed
 	struck    bool            // an attempt since the call failed as a whole
 	lost      error           // an outcome since the call could not be stored
+	why       string          // what the sink said of a record that it left open since the call
 	done      chan error      // capacity 1
 }
 
@@ -48,7 +50,7 @@ func (r *route) awaitFlush(ctx context.Context, f *flush) error {
 	}
 	r.mu.Lock()
 	r.flushes = slices.DeleteFunc(r.flushes, func(other *flush) bool { return other == f })
-	running, lost := len(r.running), f.lost
+	running, lost, why := len(r.running), f.lost, f.why
 	r.mu.Unlock()
 	select { // it may have ended at the same time
 	case err := <-f.done:
@@ -59,7 +61,7 @@ func (r *route) awaitFlush(ctx context.Context, f *flush) error {
 	if open == 0 && running == 0 && lost == nil {
 		return nil
 	}
-	return r.left(open, lost, stopped)
+	return r.left(open, why, lost, stopped)
 }
 
 // note keeps account of an attempt that ended.
@@ -69,11 +71,14 @@ func (f *flush) note(a *attempt, v *verdict, lost error, dedupes bool) {
 	}
 	for i, record := range a.batch.Records {
 		switch {
-		case final(v.results[i].Outcome), v.results[i].Outcome == sink.InDoubt && !dedupes, // quarantined
-			v.results[i].Postponed: // the ledger counts those
+		case final(v.results[i].Outcome), v.results[i].Outcome == sink.InDoubt && !dedupes: // quarantined
 			delete(f.failed, record.ID)
+		case v.results[i].Postponed: // the ledger counts those
+			delete(f.failed, record.ID)
+			f.why = v.results[i].Reason
 		case a.number > f.after:
 			f.failed[record.ID] = true
+			f.why = v.results[i].Reason
 		}
 	}
 	if a.number > f.after && !v.progress {
@@ -98,6 +103,7 @@ func (r *route) endFlushes(s survey, p pending) {
 	type ended struct {
 		flush *flush
 		lost  error
+		why   string
 	}
 	var over []ended
 	r.mu.Lock()
@@ -105,7 +111,7 @@ func (r *route) endFlushes(s survey, p pending) {
 		if f.id > s.asked || !f.over(p, r.trouble.tries) {
 			return false
 		}
-		over = append(over, ended{f, f.lost})
+		over = append(over, ended{f, f.lost, f.why})
 		return true
 	})
 	r.mu.Unlock()
@@ -113,7 +119,7 @@ func (r *route) endFlushes(s survey, p pending) {
 		if p.open == 0 && e.lost == nil {
 			e.flush.done <- nil
 		} else {
-			e.flush.done <- r.left(p.open, e.lost, nil)
+			e.flush.done <- r.left(p.open, e.why, e.lost, nil)
 		}
 	}
 }
@@ -129,14 +135,18 @@ func (f *flush) over(p pending, failures int) bool {
 	return !f.deadline.IsZero() && !p.next.Before(f.deadline)
 }
 
-// left is the error of a flush that leaves records open.
-func (r *route) left(open int, lost, stopped error) error {
+// left is the error of a flush that leaves records open, of one of which the sink said
+// why.
+func (r *route) left(open int, why string, lost, stopped error) error {
 	r.mu.Lock()
 	running := len(r.running)
 	last := r.trouble.err
 	r.mu.Unlock()
 	if last == nil {
 		last = r.prep.lastError()
+	}
+	if last == nil && why != "" {
+		last = errors.New(why)
 	}
 	for _, err := range []error{stopped, lost} {
 		if err != nil {

@@ -16,6 +16,7 @@ type verdict struct {
 	results   []ledger.Result // one per record
 	count     [sink.Superseded + 1]int
 	err       error         // the first record that failed; nil: all delivered
+	refusal   error         // the first record that was rejected
 	postponed int           // records that wait for a reason of their own
 	progress  bool          // the sink made up its mind about a record: it works
 	delay     time.Duration // that the whole route shall rest, as the sink asked
@@ -61,6 +62,9 @@ func weigh(records []sink.Record, errs []error, apart bool, now time.Time) verdi
 			}
 			if v.err == nil {
 				v.err = err
+			}
+			if v.refusal == nil && outcome == sink.Rejected {
+				v.refusal = err
 			}
 		}
 	}

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -102,8 +104,8 @@ func (sd *sealed) when(block uint32) when {
 func (f *Feature) SeriesAt(subject string, dimensions map[string]string, at time.Time) (*Series, error) {
 	l := f.ledger
 	if at.IsZero() || at.Unix() >= l.began.Load() {
-		if ahead := time.Until(at); ahead > MaxAhead {
-			return nil, fmt.Errorf("%w: %s is %v ahead of this machine's clock, at most %v are allowed", ErrTime, at.UTC().Format(time.RFC3339), ahead.Round(time.Second), MaxAhead)
+		if !at.IsZero() && at.Unix() > time.Now().Add(MaxAhead).Unix() {
+			return nil, fmt.Errorf("%w: %s is more than %v ahead of this machine's clock", ErrTime, at.UTC().Format(time.RFC3339), MaxAhead)
 		}
 		return f.Series(subject, dimensions)
 	}
@@ -121,8 +123,48 @@ func (f *Feature) SeriesAt(subject string, dimensions map[string]string, at time
 	if len(key) > maxKey {
 		return nil, fmt.Errorf("%w: subject and dimensions have %d bytes together, at most %d are allowed", ErrName, len(key), maxKey)
 	}
-	l.backdates.Store(true)
-	return f.named(key, subject, backdated), nil
+	s := f.named(key, subject, backdated)
+	l.backdates.Store(true) // only now: it is there to be found
+	return s, nil
+}
+
+// AddAt is Series.Add for what was used at a time, to the second; zero: now.
+func (f *Feature) AddAt(subject string, dimensions map[string]string, at time.Time, n int64) error {
+	for {
+		s, err := f.SeriesAt(subject, dimensions, at)
+		if err != nil {
+			return err
+		}
+		if at.IsZero() || s.is(backdated) {
+			return s.Add(n)
+		}
+		t, missed := s.tally(), false
+		err = s.add(n, func(p *place) result {
+			switch {
+			case p.seg.begins(at):
+				return passed
+			case t == nil:
+				missed = true
+				return p.add(uint64(n))
+			}
+			return t.add(p, n, 0, false, &missed)
+		})
+		if missed {
+			s.missed()
+		}
+		if !errors.Is(err, errPassed) {
+			return err
+		}
+	}
+}
+
+// errPassed says that the window has ended in which something was used, before it was
+// counted there.
+var errPassed = errors.New("window has passed")
+
+// begins reports whether the segment's window begins after a time; zero: now.
+func (seg *segment) begins(after time.Time) bool {
+	return !after.IsZero() && seg.head.start > after.Unix()
 }
 
 // checkAge says why what was used at a time can't be counted any more; nil if it can.
@@ -141,11 +183,15 @@ func (l *Ledger) checkAge(at time.Time, used interval) error {
 }
 
 // bucket is the window that a second before the running one belongs to: where windows
-// regularly begin and end, which months do, too.
+// regularly begin and end, which months do, too. Where they end with bills it is the
+// second itself, for when other bills have ended is not remembered.
 func (l *Ledger) bucket(second int64) interval {
 	length := l.window
 	if length <= 0 {
 		length = usualBucket
+	}
+	if slices.ContainsFunc(l.routes, func(r Route) bool { return r.Ends }) {
+		length = time.Second
 	}
 	at := time.Unix(second, 0)
 	start := at.Truncate(length)
@@ -160,6 +206,7 @@ func (l *Ledger) bucket(second int64) interval {
 func (t *Tally) divide(used interval, second int64) interval {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.roll(t.feature.ledger.began.Load())
 	switch begin := t.own.start; {
 	case t.own.end == 0 || begin <= used.start || begin >= used.end:
 	case second < begin:

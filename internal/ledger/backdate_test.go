@@ -182,7 +182,7 @@ func TestDoubtIsNotAloneWithBackdatedUsage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		now := midMonth()
-		l := open(t, "memory", "", minutely, func(c *Config) { c.Routes[0].DedupeWindow = 0 })
+		l := open(t, "memory", "", minutely, func(c *Config) { c.Routes[0].DedupeWindow, c.Routes[0].Verifies = 0, true })
 		f := feature(t, l, "calls", sink.Sum)
 		for _, subject := range []string{"alone", "late"} {
 			require.NoError(t, f.Add(subject, 3))

@@ -67,6 +67,7 @@ const (
 	retired                // the slot is sealed: count in the active segment
 	collided               // another writer was faster
 	overflow               // the sum would pass the limit
+	passed                 // the window is not the one that was meant
 )
 
 // divide gives a series that writers collide on in seg several slots.

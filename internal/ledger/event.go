@@ -100,11 +100,15 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 	known, e := newEventID(f.name, scope, id), f.ledger.events
 	sum := e.sumOf(subject, n)
 	again, err := e.once(known, sum, func() (*atomic.Bool, error) {
-		dated, err := f.SeriesAt(subject, dimensions, at)
-		if err != nil {
-			return nil, err
+		for {
+			s, err := f.SeriesAt(subject, dimensions, at)
+			if err != nil {
+				return nil, err
+			}
+			if saved, err := s.addEvent(known, at, sum, n); !errors.Is(err, errPassed) {
+				return saved, err
+			}
 		}
-		return dated.addEvent(known, sum, n)
 	}, f.ledger.safe)
 	if again {
 		f.duplicates.Add(1)
@@ -116,11 +120,11 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 func (f *Feature) Duplicates() int64 { return f.duplicates.Load() }
 
 // addEvent counts n under an ID, and returns what tells that it is safe at last.
-func (s *Series) addEvent(id eventID, sum uint64, n int64) (saved *atomic.Bool, err error) {
+func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64) (saved *atomic.Bool, err error) {
 	l := s.feature.ledger
 	for {
 		t := s.tally()
-		seg, cell, res, err := t.addEvent(s, id, sum, n)
+		seg, cell, res, err := t.addEvent(s, id, at, sum, n)
 		if err != nil {
 			return nil, err
 		}
@@ -135,6 +139,8 @@ func (s *Series) addEvent(id eventID, sum uint64, n int64) (saved *atomic.Bool, 
 			return seg.saved, l.commit(seg, cell)
 		case faulted:
 			l.poison(seg)
+		case passed:
+			return nil, errPassed
 		case overflow:
 			if uint64(n) > seg.eventShare() {
 				s.undivide()
@@ -147,13 +153,13 @@ func (s *Series) addEvent(id eventID, sum uint64, n int64) (saved *atomic.Bool, 
 }
 
 // addEvent counts an event through t, nil for none, in one moment.
-func (t *Tally) addEvent(s *Series, id eventID, sum uint64, n int64) (seg *segment, cell uint32, res result, err error) {
+func (t *Tally) addEvent(s *Series, id eventID, at time.Time, sum uint64, n int64) (seg *segment, cell uint32, res result, err error) {
 	if t == nil {
-		return s.tryEvent(id, sum, uint64(n))
+		return s.tryEvent(id, at, sum, uint64(n))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if seg, cell, res, err = s.tryEvent(id, sum, uint64(n)); res == counted {
+	if seg, cell, res, err = s.tryEvent(id, at, sum, uint64(n)); res == counted {
 		t.count(s.when(seg), n)
 	}
 	return seg, cell, res, err
@@ -168,7 +174,7 @@ func (t *Tally) isGone() bool {
 // tryEvent gives the event its slot, and remembers it. It holds the lock of the
 // series' shard, and sealing waits for that before it looks at the slots: what is
 // counted here is sealed, and what sealing finds lost was remembered before.
-func (s *Series) tryEvent(id eventID, sum, n uint64) (seg *segment, cell uint32, res result, err error) {
+func (s *Series) tryEvent(id eventID, at time.Time, sum, n uint64) (seg *segment, cell uint32, res result, err error) {
 	x, l := s.index(), s.feature.ledger
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
@@ -181,6 +187,9 @@ func (s *Series) tryEvent(id eventID, sum, n uint64) (seg *segment, cell uint32,
 		return nil, 0, faulted, err
 	}
 	seg = p.seg
+	if !s.is(backdated) && seg.begins(at) {
+		return seg, 0, passed, nil
+	}
 	primary := seg.cell(p.cell)
 	r := seg.room(primary.block)
 	if r == nil {

@@ -192,18 +192,21 @@ func (e *events) forget(now int64) {
 	}
 }
 
+// counted is the second by which everything in the segment was counted.
+func (sd *sealed) counted() int64 { return max(sd.head.end, sd.head.last) }
+
 // remembers reports whether the segment is needed for the IDs of its events: a little
 // longer than must be, for the last of them may be younger than its recovered end
 // says. The caller holds mu.
 func (sd *sealed) remembers(now time.Time) bool {
 	e := sd.ledger.events
-	return sd.events > 0 && sd.ledger.store != nil && now.Unix() < sd.head.end+e.window+e.span
+	return sd.events > 0 && sd.ledger.store != nil && now.Unix() < sd.counted()+e.window+e.span
 }
 
 // learn adds the events of a recovered segment. The caller holds sd.mu, or is the
 // only one who knows sd.
 func (e *events) learn(sd *sealed) {
-	if sd.events == 0 || sd.head.end+e.window+e.span <= time.Now().Unix() {
+	if sd.events == 0 || sd.counted()+e.window+e.span <= time.Now().Unix() {
 		return
 	}
 	subjects := make(map[uint32]string)
@@ -227,7 +230,7 @@ func (e *events) learn(sd *sealed) {
 		id := eventID(s.key)
 		sh := e.shard(id)
 		sh.mu.Lock()
-		sh.remember(e, id, sum, sd.head.end)
+		sh.remember(e, id, sum, sd.counted())
 		sh.mu.Unlock()
 	}, func(_, _ uint32) {})
 }

@@ -58,7 +58,6 @@ func (l *Ledger) foldSettled() error {
 	for {
 		var settled []*sealed
 		var folds []*fold
-		waiting := false
 		for _, sd := range l.sealedNow() {
 			if len(settled) == 64 {
 				break
@@ -67,11 +66,7 @@ func (l *Ledger) foldSettled() error {
 				continue
 			}
 			sd.mu.Lock()
-			if waiting = waiting || sd.unsettled > 0; waiting && sd.head.dated {
-				sd.mu.Unlock() // whoever verifies an older record must see that it is not alone
-				continue
-			}
-			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 && !sd.remembers(now) {
+			if sd.unsettled == 0 && !sd.paused && sd.pins == 0 && !sd.remembers(now) && !sd.testifies(now) {
 				f, err := sd.foldOf()
 				if err != nil {
 					sd.mu.Unlock()

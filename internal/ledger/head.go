@@ -43,6 +43,7 @@ type head struct {
 	afterEnd   bool   // its window began where a bill ended
 	atEnd      bool   // its window ended where a bill does
 	dated      bool   // some of its records have a time of their own, before its window
+	last       int64  // second by which all was counted, if that may be after its end; 0: it is not
 }
 
 func (h *head) size() int64 { return headSize + 2*h.inputsSize() }
@@ -116,6 +117,7 @@ func (h *head) encodeClosed() []byte {
 		b[31] = 1
 	}
 	order.PutUint32(b[32:], h.slots)
+	order.PutUint64(b[40:], uint64(h.last))
 	order.PutUint32(b[sectorSize-4:], checksum(h.uuid, b[:sectorSize-4]))
 	return b
 }
@@ -191,6 +193,7 @@ func decodeHead(b []byte) (h *head, intact bool, err error) {
 			h.start, h.end = int64(order.Uint64(part[8:])), int64(order.Uint64(part[16:]))
 			h.blocks, h.slots = order.Uint32(part[24:]), order.Uint32(part[32:])
 			h.jumped, h.atEnd, h.afterEnd, h.dated = part[28] == 1, part[29] == 1, part[30] == 1, part[31] == 1
+			h.last = int64(order.Uint64(part[40:]))
 		}
 	}
 	return h, intact, nil

@@ -66,6 +66,8 @@ type Route struct {
 	MaxQuantity  int64         // 0: MaxQuantity
 	Timeout      time.Duration // of one attempt
 	Confirm      time.Duration // how long after a delivery Reopen finds the record for sure
+	Ends         bool          // EndWindowAt is called for it
+	Verifies     bool          // Doubts is asked for it
 }
 
 var (

@@ -26,8 +26,14 @@ func (l *Ledger) Records(route string, start, end time.Time) (iter.Seq2[sink.Rec
 	case start.Unix() < since:
 		return nil, fmt.Errorf("meter: records of windows before %s are not retained any more", time.Unix(since, 0).UTC().Format(time.RFC3339))
 	}
-	within := func(h *head) bool { return h.start >= start.Unix() && (h.start < end.Unix() || h.dated) }
-	used := func(r *routeRecord) bool { return r.Start.Unix() >= start.Unix() && r.Start.Unix() < end.Unix() }
+	used := func(r *routeRecord) bool { return !r.Start.Before(start) && r.Start.Before(end) }
+	within := func(h *head) bool {
+		began := time.Unix(h.start, 0)
+		if h.dated { // what was used before it, and within it if it is of several windows
+			return !began.Before(start) || h.merged && time.Unix(h.end, 0).After(start)
+		}
+		return !began.Before(start) && began.Before(end)
+	}
 	return func(yield func(sink.Record, sink.Outcome) bool) {
 		l.tidying.Lock()
 		l.reading++

@@ -49,6 +49,8 @@ func TestRecords(t *testing.T) {
 		}
 		require.Equal(t, want, collect(l, began, time.Now()))
 		require.Equal(t, map[sink.Outcome]int64{sink.Rejected: 2, sink.Delivered: 4}, collect(l, began.Add(time.Minute), began.Add(3*time.Minute)))
+		require.Equal(t, map[sink.Outcome]int64{sink.Rejected: 2, sink.Delivered: 4}, collect(l, began.Add(time.Minute-1), began.Add(2*time.Minute+1)), "parts of seconds")
+		require.Equal(t, map[sink.Outcome]int64{sink.Delivered: 4}, collect(l, began.Add(time.Minute+1), began.Add(2*time.Minute+1)))
 		shut(t, l)
 		l = open(t, mode, dir, minutely, retaining)
 		require.Equal(t, want, collect(l, began, time.Now()))

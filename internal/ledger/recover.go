@@ -99,7 +99,7 @@ func (l *Ledger) recoverSegment(st *store, f *found, folded map[uuid]bool) (*sea
 		if f.head.start == 0 {
 			f.head.start = l.tick() // its stamp is lost: now is the best that is known
 		}
-		f.head.end = l.endOfRecovered(f.head.start)
+		f.head.end, f.head.last = l.endOfRecovered(f.head.start), l.tick()
 		f.head.blocks = uint32(len(blocks) / blockSize)
 		sealBlocks(blocks, u)
 		img, _ = newImage(blocks, u, true)

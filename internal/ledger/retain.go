@@ -76,6 +76,9 @@ func (st *store) forget(path string) error {
 		h, err := readHead(path)
 		if err == nil {
 			second = max(second, h.start+1)
+			if h.dated && h.merged {
+				second = max(second, h.end)
+			}
 		} else {
 			second = max(second, time.Now().Unix()) // whatever it was
 		}

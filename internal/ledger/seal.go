@@ -164,7 +164,6 @@ func (l *Ledger) mend(seg *segment, words []uint64) {
 	if err != nil {
 		return
 	}
-	month := monthOf(seg.head.start)
 	seg.each(func(i int, c *cell) {
 		if c.event() || words[i]&wordSealed == 0 {
 			return // read as the journal has it
@@ -186,7 +185,7 @@ func (l *Ledger) mend(seg *segment, words []uint64) {
 			words[i] = known
 		}
 		l.totalsMu.Lock()
-		l.note(c.series, month, seg.head.start+1, more)
+		l.note(c.series, monthOf(c.series.when(seg).used), seg.head.start+1, more)
 		l.totalsMu.Unlock()
 	})
 }

@@ -209,6 +209,8 @@ func (s *Series) count(op func(*place) result) error {
 			p.series.leave(p.seg)
 		case collided:
 			p.series.divide(p.seg)
+		case passed:
+			return errPassed
 		case overflow:
 			// The word is full. Another one for this series would be a second
 			// record of one window, so the window ends early.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -177,6 +178,16 @@ type Doubt struct {
 	Alone bool // no other record of its feature and subject was used within its window
 }
 
+// aloneFor is how long after its window a record may be said to have been alone there,
+// in seconds: so long what was reported later is kept to be looked at.
+const aloneFor = 72 * 3600
+
+// testifies reports whether the segment is needed to tell whether an older record was
+// alone in its window. The caller holds mu.
+func (sd *sealed) testifies(now time.Time) bool {
+	return sd.head.dated && now.Unix() < sd.head.end+aloneFor && slices.ContainsFunc(sd.ledger.routes, func(r Route) bool { return r.Verifies })
+}
+
 // Doubts are the quarantined records of a route that are in doubt, oldest first.
 func (l *Ledger) Doubts(route int) (doubts []Doubt) {
 	for _, sd := range l.sealedNow() {
@@ -189,7 +200,7 @@ func (l *Ledger) Doubts(route int) (doubts []Doubt) {
 				alone = sd.pairs()
 			}
 			p := pair{found.Feature, found.Subject}
-			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped && !found.Backdated && !l.overlapped(sd, p)
+			own := l.adopt == "" && !sd.head.merged && !sd.head.jumped && !found.Backdated && time.Now().Unix() < sd.head.end+aloneFor && !l.overlapped(sd, p)
 			doubts = append(doubts, Doubt{found.Record, own && alone[p] == 1})
 		}
 	}

@@ -68,9 +68,6 @@ func (c *Counters) check(r sink.Record) error {
 	if err := checkQuantity(r); err != nil {
 		return err
 	}
-	if err := checkTime(r); err != nil {
-		return err
-	}
 	return c.checkFeature(r.Feature)
 }
 
@@ -132,6 +129,9 @@ func (c *Counters) count(ctx context.Context, r sink.Record, at place, o cryptol
 		return reject(r, "data object %q doesn't remember records of that time: compare its number with what was used", at.object), false
 	case o.Int > math.MaxInt32-r.Quantity:
 		return postpone(r, "data object %q is full at %d: reset it", at.object, o.Int), false
+	}
+	if err := checkTime(r); err != nil {
+		return err, false
 	}
 	before := j.String()
 	j.begin(r, o.Int)

@@ -40,14 +40,14 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 	if err := checkQuantity(r); err != nil {
 		return err, false
 	}
-	if err := checkTime(r); err != nil {
-		return err, false
-	}
 	if err := s.checkFeature(r.Feature); err != nil {
 		return err, false
 	}
 	if r.Doubt && s.cfg.Doubt == Assume {
 		return nil, false
+	}
+	if err := checkTime(r); err != nil {
+		return err, false
 	}
 	key, err := s.keys.of(ctx, r)
 	if err != nil {
@@ -69,10 +69,13 @@ func (s *Sink) deliver(ctx context.Context, r sink.Record) (err error, halt bool
 // take it for usage of now, and bill it in another period than its own.
 func checkTime(r sink.Record) error {
 	used, now := r.Start.UTC(), time.Now().UTC()
-	if r.Backdated && (used.Year() != now.Year() || used.Month() != now.Month()) {
-		return reject(r, "it was used in %s, which is over, and Cryptolens counts usage when it arrives: bill it by hand", used.Format("January 2006"))
+	if !r.Backdated || used.Year() == now.Year() && used.Month() == now.Month() {
+		return nil
 	}
-	return nil
+	if r.Doubt {
+		return reject(r, "it was used in %s, which is over, and may have been counted before that: compare, and bill it by hand if it was not", used.Format("January 2006"))
+	}
+	return reject(r, "it was used in %s, which is over, and Cryptolens counts usage when it arrives: bill it by hand", used.Format("January 2006"))
 }
 
 // checkQuantity refuses what the API would not take for what it is.

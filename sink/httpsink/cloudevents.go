@@ -32,6 +32,7 @@ type dataJSON struct {
 	Start      time.Time         `json:"start"`
 	End        time.Time         `json:"end"`
 	Dimensions map[string]string `json:"dimensions,omitempty"`
+	Backdated  bool              `json:"backdated,omitempty"`
 }
 
 // event takes the window's last second for the time: at its end begins what may be
@@ -46,7 +47,7 @@ func (c *CloudEvents) event(r sink.Record) eventJSON {
 		Time: r.End.UTC().Add(-time.Second), DataContentType: jsonType,
 		Data: &dataJSON{
 			Value: &r.Quantity, Kind: r.Kind.String(), Feature: r.Feature,
-			Start: r.Start.UTC(), End: r.End.UTC(), Dimensions: r.Dimensions,
+			Start: r.Start.UTC(), End: r.End.UTC(), Dimensions: r.Dimensions, Backdated: r.Backdated,
 		},
 	}
 }
@@ -61,6 +62,7 @@ func (e eventJSON) record() (sink.Record, error) {
 		j.Feature = e.Data.Feature
 	}
 	j.Dimensions, j.Kind, j.Quantity, j.Start, j.End = e.Data.Dimensions, e.Data.Kind, e.Data.Value, e.Data.Start, e.Data.End
+	j.Backdated = e.Data.Backdated
 	r, err := j.record()
 	if e.SpecVersion != "1.0" {
 		err = errors.New("it is no CloudEvent of version 1.0")

@@ -157,7 +157,7 @@ func (s *Sink) Prepare(ctx context.Context, _ []sink.Feature) error {
 	e := s.send(ctx, r)
 	each, _ := e.judge(s, r)
 	if each[0] != nil {
-		return fmt.Errorf("httpsink: the server does not take a batch of no records: %w", each[0])
+		return fmt.Errorf("httpsink: asking the server by a batch of no records for how long it remembers IDs: %w", each[0])
 	}
 	answer, err := decodeAnswer(e.body)
 	switch {
