@@ -88,6 +88,18 @@ func TestNilFunctionsPanicAtOnce(t *testing.T) {
 	}
 }
 
+func TestNilFeaturePanicsAtWiring(t *testing.T) {
+	t.Parallel()
+	for site, wire := range map[string]func(){
+		"Middleware": func() { Middleware(nil) },
+		"Wrap": func() {
+			Wrap(nil, func(context.Context, int) (int, error) { return 0, nil })
+		},
+	} {
+		require.Equal(t, "meter: "+site+" of a nil feature; it comes from Meter.Feature", panicOf(wire))
+	}
+}
+
 func TestFunctionsCantCount(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("failed")

@@ -25,7 +25,7 @@ type Event struct {
 	// bill, the quantity stands. See AddEvent.
 	Time time.Time
 	// Dimensions come on top of those of the context. An event that comes again is the
-	// same one, whatever dimensions it has then.
+	// same one, whatever dimensions and Time it has then.
 	Dimensions map[string]string
 }
 

@@ -95,8 +95,8 @@ func Hold(n int64) Option {
 	return callOption(func(c *callConfig) { c.preset, c.held, c.holds = 0, n, true })
 }
 
-// Rate lets each subject make l calls of the feature a second, and burst at once;
-// beyond that they are refused as license.TooFast. rate.Inf: any rate. Call sites
+// Rate lets each subject make l calls of the feature a second, and burst at once, as
+// golang.org/x/time/rate counts, of which [rate.Limit] and [rate.Inf] are; beyond that they are refused as license.TooFast. rate.Inf: any rate. Call sites
 // of one feature with the same l and burst share an allowance. A subject not seen
 // for long may start over with a full one: 65,536 are remembered.
 //
@@ -162,6 +162,9 @@ var errNilOption = errors.New("meter: a nil option; leave it out")
 
 // mustWith is with for wiring, where mistakes panic.
 func (f *Feature) mustWith(site string, opts []Option) *callConfig {
+	if f == nil {
+		panic(fmt.Sprintf("meter: %s of a nil feature; it comes from Meter.Feature", site))
+	}
 	c, err := f.with(opts)
 	if err == nil && f.kind != sink.Sum {
 		err = errNoSum

@@ -9,6 +9,7 @@
 package metertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (m *Meter) RequireBilled(t testing.TB, feature, subject string, n int64) {
 	m.settled[account{feature, subject}] = true
 	m.mu.Unlock()
 	if got := m.biller.memory.Total(feature, subject); got != n {
-		t.Fatalf("metertest: %q was billed %d of %q, want %d; billed in all:%s", subject, got, feature, n, m.statement(nil))
+		t.Fatalf("metertest: %q was billed %d of %q, want %d; billed in all:%s", subject, got, feature, n, cmp.Or(m.statement(nil), " nothing"))
 	}
 }
 

@@ -123,6 +123,6 @@ func compare(ctx context.Context, dir string, q *queue) error {
 			return fmt.Errorf("%s is billed wrongly", tenant)
 		}
 	}
-	fmt.Printf("\n   The books of that last consumer; duplicates are what it did not count again:\n%v", books)
+	fmt.Printf("\n   The books of the consumer that took them once more; duplicates are what it did not count again:\n%v", books)
 	return lines.Err()
 }

@@ -64,7 +64,7 @@ func story(dir string) error {
 	}
 	t := total(clients)
 	fmt.Printf("1. The server's process killed itself (%v) in the middle of request %d.\n", first.process.ProcessState, t.sent)
-	fmt.Printf("   Its clients had %d answers, %d requests were in flight, %d lines were billed.\n\n", t.answered, t.sent-t.answered, early.lines)
+	fmt.Printf("   Its clients had %d answers, %d requests were in flight; %d lines, each of a customer's requests of a second, were in the bill.\n\n", t.answered, t.sent-t.answered, early.lines)
 
 	second, err := start(ctx, "serve", dir)
 	if err != nil {
