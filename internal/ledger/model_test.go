@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/inprocess/meter/sink"
 )
@@ -18,7 +18,7 @@ import (
 // world is a ledger beside a simple model of it. The model never reads the
 // ledger's slots: it knows what was counted and how every attempt was answered.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	mode    string
 	dir     string
 	l       *Ledger
@@ -423,7 +423,7 @@ func (w *world) check(op string) {
 }
 
 // operate runs a program of operations, three bytes each.
-func operate(t *testing.T, mode string, dir string, program []byte) {
+func operate(t testing.TB, mode string, dir string, program []byte) {
 	w := &world{t: t, mode: mode, dir: dir, active: make(map[modelKey]int64), events: make(map[string]modelEvent), byID: make(map[string]*modelRecord), periods: make(map[string]modelPeriod)}
 	w.open()
 	defer func() { w.l.Close(context.Background()) }()
@@ -532,24 +532,40 @@ func FuzzOperations(f *testing.F) {
 	})
 }
 
+// TestRandomOperations runs programs of up to eighty operations against the model. Of one
+// that fails a shorter one is looked for, and printed with its seed.
 func TestRandomOperations(t *testing.T) {
 	t.Parallel()
-	programs := 20
-	if testing.Short() {
-		programs = 6
-	}
-	for seed := range programs {
-		for _, mode := range modes[1:] {
-			t.Run(fmt.Sprintf("%s/%d", mode, seed), func(t *testing.T) {
-				t.Parallel()
-				rng := rand.New(rand.NewPCG(uint64(seed), 42))
-				program := make([]byte, 3*80)
-				for i := range program {
-					program[i] = byte(rng.Uint32())
+	for _, mode := range modes[1:] {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(r *rapid.T) {
+				program, dir := rapid.SliceOfN(rapid.Byte(), 3, 3*80).Draw(r, "program"), quickDir(t)
+				one := &trial{}
+				synctest.Test(t, func(t *testing.T) { one.run(t, func() { operate(one, mode, dir, program) }) })
+				if one.failure != "" {
+					r.Fatal(one.failure)
 				}
-				dir := quickDir(t)
-				synctest.Test(t, func(t *testing.T) { operate(t, mode, dir, program) })
 			})
-		}
+		})
 	}
 }
+
+// trial is a test whose failure is not that of the test it is a part of.
+type trial struct {
+	testing.TB
+	failure string
+}
+
+func (a *trial) run(t testing.TB, act func()) {
+	a.TB = t
+	defer func() {
+		if p := recover(); p != nil && p != a {
+			panic(p)
+		}
+	}()
+	act()
+}
+
+func (a *trial) Errorf(format string, args ...any) { a.failure += fmt.Sprintf(format, args...) }
+func (a *trial) FailNow()                          { panic(a) }
