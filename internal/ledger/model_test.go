@@ -532,7 +532,7 @@ func FuzzOperations(f *testing.F) {
 	})
 }
 
-// TestRandomOperations runs programs of up to eighty operations against the model. Of one
+// TestRandomOperations runs programs of forty to eighty operations against the model. Of one
 // that fails a shorter one is looked for, and printed with its seed.
 func TestRandomOperations(t *testing.T) {
 	t.Parallel()
@@ -540,7 +540,7 @@ func TestRandomOperations(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			rapid.Check(t, func(r *rapid.T) {
-				program, dir := rapid.SliceOfN(rapid.Byte(), 3, 3*80).Draw(r, "program"), quickDir(t)
+				program, dir := rapid.SliceOfN(rapid.Byte(), 3*40, 3*80).Draw(r, "program"), quickDir(t)
 				one := &trial{}
 				synctest.Test(t, func(t *testing.T) { one.run(t, func() { operate(one, mode, dir, program) }) })
 				if one.failure != "" {
