@@ -127,7 +127,7 @@ func (s *Series) addEvent(id eventID, sum uint64, n int64) (saved *atomic.Bool, 
 		switch res {
 		case counted:
 			if t == nil || t.isGone() {
-				s.missed()
+				s.missed(seg, n)
 			}
 			if seg.fallback { // whatever the policy: the ID must outlive what it is billed with
 				return seg.saved, errWaits
