@@ -40,7 +40,7 @@ type limitFunc func(ctx context.Context, subject string) (license.Quota, error)
 // running calendar month, if the period began no later than that; nothing else does,
 // for it is not known when in the month it was. Used can tell of it.
 func Limit(quota func(ctx context.Context, subject string) (license.Quota, error)) FeatureOption {
-	return featureOption(func(c *featureConfig) { c.limit, c.prepaid = quota, nil })
+	return featureOption(func(c *featureConfig) { c.limit, c.limitless, c.prepaid = quota, quota == nil, nil })
 }
 
 // limitOf asks limit. A panic is an error, for a bug there must not end connections.
