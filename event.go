@@ -56,7 +56,9 @@ type Event struct {
 // period's invoice isn't finalized, and stripesink.UsageRecords as its Late says, which
 // cryptolenssink can't, so it rejects usage of a month that is over, and a person
 // decides. A Time up to 5 minutes ahead is now, for clocks differ.
-// Blocking: as for Add.
+// [Limit] is asked for a period that is not known yet; one that a verdict gives is known
+// from the first call on.
+// Blocking: as for Add, and as Limit does.
 // Errors: as for Add; ErrName for the ID, too. ErrUnsynced: counted and remembered, but
 // not yet safe from power loss, or from the end of the process while the disk is full.
 // ErrConflict: the ID was counted with another quantity or subject, which stands.

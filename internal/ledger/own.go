@@ -68,9 +68,11 @@ func (t *Tally) adopt(q *Quota, at int64) {
 		t.quota.Used = 0
 		t.begin(end, forever)
 	case known && start == t.own.start:
-		t.own.end = end
-		t.learned++
-	case end <= time.Now().Unix():
+		if start != 0 || end < t.own.end || !t.own.over() {
+			t.own.end = end
+			t.learned++
+		}
+	case start != 0 && end <= time.Now().Unix():
 		// The running window is its last. Whether another period follows, or just the
 		// bounds move with the clock, shows when the next one has begun.
 		t.begin(start, forever)
@@ -80,19 +82,23 @@ func (t *Tally) adopt(q *Quota, at int64) {
 }
 
 // endsAt reports whether the end is believed of a quota that tells of this period by
-// another start. Its end may have been put off. That it comes earlier is not believed,
-// for bounds that move with the clock would begin a period with every window. If none is
-// known, because it has followed another one unasked, that must not be so near that such
+// another start, or of none (0). Its end may have been put off; that it comes earlier is
+// not believed, for bounds that move with the clock would begin a period with every
+// window. If none is known, because it has followed another one unasked, that must not be so near that such
 // bounds would end it soon: a quarter of the quota's length away at least.
 func (p *period) endsAt(start, end, now int64) bool {
 	switch {
 	case end == forever:
 		return false
 	case p.end != forever:
-		return end > p.end
+		return end > p.end && (start != 0 || !p.over())
 	}
 	return p.after != 0 && (start == 0 || end-now >= (end-start)/4)
 }
+
+// over reports whether the period has ended, though its last window has not. A quota
+// without a start that tells of a later end then means the next one's.
+func (p *period) over() bool { return p.end <= time.Now().Unix() }
 
 // begin makes [start, end) the running period, in which the running window is the first
 // to count; of those before it is known what they had in the running month, so that is

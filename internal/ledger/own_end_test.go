@@ -66,3 +66,35 @@ func TestPeriodThatFollowedUnaskedLearnsItsEnd(t *testing.T) {
 		})
 	}
 }
+
+// Without a start, an end that is told once the period's own has come is the next one's,
+// also while the window runs in which that was.
+func TestNextEndWithoutAStart(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"live": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachDirMode(t, func(t *testing.T, mode, dir string) {
+				l := open(t, mode, dir)
+				f := feature(t, l, "calls", sink.Sum)
+				ends := []int64{time.Now().Unix() + 90, date(1, 10), date(2, 10)}
+				require.Equal(t, 6, admitted(t, f, "s", fixed(Quota{Limit: 10, End: ends[0]}), 6))
+				for _, end := range ends[1:] {
+					q := Quota{Limit: 10, End: end}
+					time.Sleep(100 * time.Second)
+					require.Equal(t, 4, admitted(t, f, "s", fixed(q), 100), "of the period before")
+					rotate(t, l)
+					if restart {
+						l, f = again(t, l, mode, dir)
+						require.Equal(t, 10, admitted(t, f, "s", fixed(q), 100))
+						require.Equal(t, end, heldTo(t, f, "s", q).End)
+						return
+					}
+					require.Equal(t, 6, admitted(t, f, "s", fixed(q), 6))
+					require.Equal(t, end, heldTo(t, f, "s", q).End)
+					sleepUntil(t, l, end-50)
+				}
+			})
+		})
+	}
+}

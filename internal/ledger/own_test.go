@@ -188,8 +188,9 @@ func TestSlidingBounds(t *testing.T) {
 				total := 0
 				for range 61 {
 					for range 3 {
+						time.Sleep(10 * time.Second) // into the window
 						total += admitted(t, f, "s", q, 2)
-						time.Sleep(8*time.Hour - time.Second)
+						time.Sleep(8*time.Hour - 11*time.Second)
 						rotate(t, l)
 					}
 					if mode != "memory" && total%3 == 0 {

@@ -118,12 +118,11 @@ func (s *Series) tally() *Tally {
 		// A handle outlives the series' place in the index; see register.
 		if twin := s.index().find(s.name()); twin != nil {
 			s = twin
-		}
-	}
-	if s.flags.Load()&(evicted|dimensioned) == evicted|dimensioned {
-		_, subject, _, _ := decodeKey([]byte(s.name())) // that we have encoded
-		if s = s.feature.plain.find(subject); s == nil {
-			return nil
+		} else if s.is(dimensioned) { // it will be its subject's again
+			_, subject, _, _ := decodeKey([]byte(s.name())) // that we have encoded
+			if s = s.feature.plain.find(subject); s == nil {
+				return nil
+			}
 		}
 	}
 	if !s.is(tallied) {
