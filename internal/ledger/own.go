@@ -52,53 +52,58 @@ func (t *Tally) adopt(q *Quota, at int64) {
 		end = forever
 	}
 	known := t.own.end != 0
+	same := known && start == t.own.start
 	switch {
 	case known && end <= t.own.start:
 		t.quota.Used = 0 // it was of a period that is over
-	case known && start == t.own.start && (end == forever || end == t.own.end):
-	case known && start < t.own.since && start != t.own.start:
+	case same && (end == forever || end == t.own.end):
+	case known && start < t.own.since && !same:
 		// The running period, in other words. A really new one says so by its start.
-		if now := time.Now().Unix(); end <= max(at, now) {
+		if end <= at || past(end) {
 			t.quota.Used = 0
-		} else if t.own.endsAt(start, end, now) {
+		} else if t.own.endsAt(start, end) {
 			t.own.end = end
 			t.learned++
 		}
 	case end <= at: // the one behind it runs
 		t.quota.Used = 0
 		t.begin(end, forever)
-	case known && start == t.own.start:
-		if start != 0 || end < t.own.end || !t.own.over() {
+	case start != 0 && past(end) && (!same || t.own.end == forever):
+		// The running window is its last. Whether another period follows, or just the
+		// bounds move with the clock, shows when the next one has begun.
+		if !same {
+			t.begin(start, forever)
+		}
+	case same:
+		// Without a start, a later end that is told when the period is over, though its
+		// last window is not, is the next one's.
+		if start != 0 || end < t.own.end || !past(t.own.end) {
 			t.own.end = end
 			t.learned++
 		}
-	case start != 0 && end <= time.Now().Unix():
-		// The running window is its last. Whether another period follows, or just the
-		// bounds move with the clock, shows when the next one has begun.
-		t.begin(start, forever)
 	default:
 		t.begin(start, end)
 	}
 }
 
-// endsAt reports whether the end is believed of a quota that tells of this period by
-// another start, or of none (0). Its end may have been put off; that it comes earlier is
-// not believed, for bounds that move with the clock would begin a period with every
-// window. If none is known, because it has followed another one unasked, that must not be so near that such
-// bounds would end it soon: a quarter of the quota's length away at least.
-func (p *period) endsAt(start, end, now int64) bool {
+// endsAt reports whether the end, which is to come, is believed of a quota that tells of
+// this period by another start, or by none (0). It may have been put off. That it comes
+// earlier is not believed, for bounds that move with the clock would begin a period with
+// every window. If none is known, because this one has followed another unasked, it must
+// not be so near that such bounds would end it soon: a quarter of the quota's length away
+// at least.
+func (p *period) endsAt(start, end int64) bool {
 	switch {
 	case end == forever:
 		return false
 	case p.end != forever:
-		return end > p.end && (start != 0 || !p.over())
+		return end > p.end && (start != 0 || !past(p.end))
 	}
-	return p.after != 0 && (start == 0 || end-now >= (end-start)/4)
+	return p.after != 0 && (start == 0 || end-time.Now().Unix() >= (end-start)/4)
 }
 
-// over reports whether the period has ended, though its last window has not. A quota
-// without a start that tells of a later end then means the next one's.
-func (p *period) over() bool { return p.end <= time.Now().Unix() }
+// past reports whether a second has come.
+func past(second int64) bool { return second <= time.Now().Unix() }
 
 // begin makes [start, end) the running period, in which the running window is the first
 // to count; of those before it is known what they had in the running month, so that is
