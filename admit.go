@@ -59,7 +59,7 @@ func (f *Feature) admit(c *Call, ctx context.Context, cfg *callConfig, who Calle
 		c.account = cfg.limiter.account(c.subject)
 	}
 	over := false
-	if refusal == nil && (f.limit != nil || f.prepay != nil || verdict.Quota != nil || f.ledger.Tallied()) {
+	if refusal == nil && (f.limit != nil || f.prepay != nil || verdict.Quota != nil || f.ledger.Tallied()) && !c.repeats() {
 		if over, refusal = c.reserve(ctx, cfg, verdict.Quota); refusal != nil {
 			c.account = nil // nothing is taken of it, or told
 		}

@@ -236,7 +236,6 @@ func (c *Call) count(n int64, ends bool) error {
 		c.feature.giveAway(n) // Config.Shadow: nobody to bill, as OnDecision was told
 		return nil
 	case c.repeat != "":
-		defer c.release() // counted, it is part of what was used; repeated, it was before
 		return c.countOnce(n)
 	case c.tally != nil:
 		return c.countHeld(n, ends)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/inprocess/meter/internal/ledger"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
@@ -55,7 +56,9 @@ type Event struct {
 // period's invoice isn't finalized, and stripesink.UsageRecords as its Late says, which
 // cryptolenssink can't, so it rejects usage of a month that is over, and a person
 // decides. A Time up to 5 minutes ahead is now, for clocks differ.
-// Blocking: as for Add.
+// [Limit] is asked for a period that is not known yet; one that a verdict gives is known
+// from the first call on.
+// Blocking: as for Add, and as Limit does.
 // Errors: as for Add; ErrName for the ID, too. ErrUnsynced: counted and remembered, but
 // not yet safe from power loss, or from the end of the process while the disk is full.
 // ErrConflict: the ID was counted with another quantity or subject, which stands.
@@ -83,10 +86,27 @@ func (f *Feature) AddEvent(ctx context.Context, e Event) error {
 		}
 		values = all
 	}
+	f.foresee(ctx, e.Subject)
 	if e.ID == "" {
 		return f.ledger.AddAt(e.Subject, values, e.Time, e.Quantity)
 	}
 	return f.ledger.AddEvent(e.Subject, values, e.Time, scopeEvents, e.ID, e.Quantity)
+}
+
+// foresee has the period known that Limit gives a subject before its first event, for
+// imports often come before calls.
+func (f *Feature) foresee(ctx context.Context, subject string) {
+	if f.limit == nil || f.ledger.Tally(subject) != nil {
+		return
+	}
+	q, err := f.limitOf(ctx, subject)
+	if err != nil || q.Start.IsZero() && q.End.IsZero() {
+		return // calls say so, and what the month has is known at any time
+	}
+	bounds := boundsOf(&q)
+	if t, admission, err := f.ledger.Reserve(nil, subject, &bounds, 0, false); err == nil && admission != ledger.Refused {
+		t.Release(0)
+	}
 }
 
 // Scopes keep IDs of different origin apart. They stand in directories.
@@ -99,12 +119,18 @@ const (
 func (c *Call) countOnce(n int64) error {
 	var values map[string]string
 	if c.dims != nil {
-		if c.dims.err != nil {
-			return c.dims.err
-		}
-		values = c.dims.values
+		values = c.dims.values // admit has looked at them
 	}
-	return c.feature.ledger.AddEvent(c.subject, values, time.Time{}, scopeIdempotent+c.subject, c.repeat, n)
+	scope := scopeIdempotent + c.subject
+	if c.tally == nil {
+		return c.feature.ledger.AddEvent(c.subject, values, time.Time{}, scope, c.repeat, n)
+	}
+	return c.feature.ledger.AddEventHeld(c.subject, values, scope, c.repeat, n, c.tally, c.held.Swap(0))
+}
+
+// repeats reports whether the call was counted before, as its idempotency key says.
+func (c *Call) repeats() bool {
+	return c.repeat != "" && c.feature.ledger.Remembers(scopeIdempotent+c.subject, c.repeat)
 }
 
 // events makes the instrument of duplicates.

@@ -134,6 +134,9 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 
 // unlimitable says why a quota would bound nothing.
 func (c *featureConfig) unlimitable() string {
+	if c.limitless {
+		return "Limit needs a function; leave it out where there is none"
+	}
 	option := "Limit"
 	if c.limit == nil {
 		option = "Thresholds"

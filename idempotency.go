@@ -18,6 +18,11 @@ const (
 // is empty, above 255 bytes, not UTF-8, has control characters or stands there twice
 // is answered with 400 and never reaches the handler.
 //
+// A request whose key was counted is held to no quota, and takes no prepaid units, for it
+// uses none: a client whose answer was lost gets what it has paid for, also when nothing
+// is left. One that comes while its first attempt runs is held to them, as any other.
+// Should the key be forgotten while the call runs, it counts in full.
+//
 // When a call that counts is repeated with another quantity, the first one stands,
 // and the Logger is told. A first call that did not count leaves nothing to repeat.
 //

@@ -120,11 +120,14 @@ func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.ctx.Context = r.Context()
 	x.writer.ResponseWriter, x.writer.request = w, r.Context()
 	who, unknown := h.feature.who(h.identify, r)
+	var bad error
+	if h.cfg.keyed {
+		x.ctx.call.repeat, bad = idempotencyKey(r.Header)
+	}
 	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
-	if err == nil && h.cfg.keyed {
-		if x.ctx.call.repeat, err = idempotencyKey(r.Header); err != nil {
-			x.ctx.call.Cancel() // and free what it holds
-		}
+	if err == nil && bad != nil { // who calls comes first
+		x.ctx.call.Cancel() // and free what it holds
+		err = bad
 	}
 	if err != nil {
 		h.tell(w, x, rate, err)
@@ -166,6 +169,8 @@ func (h *metered) tell(w http.ResponseWriter, x *exchange, rate *rateText, err e
 	}
 	if call.tally != nil {
 		h.feature.tellQuota(w.Header(), totalOf(call.tally.Standing()))
+	} else if err == nil && call.repeat != "" {
+		h.feature.tellQuota(w.Header(), h.feature.Total(call.subject))
 	} else if refusal, ok := err.(*RefusedError); ok && refusal.Total != nil { //nolint:errorlint // it is admit's own
 		h.feature.tellQuota(w.Header(), *refusal.Total)
 	}

@@ -30,6 +30,7 @@ type featureConfig struct {
 	kind       sink.Kind
 	unit       string
 	limit      limitFunc
+	limitless  bool // Limit was given none
 	prepaid    *prepay
 	thresholds *thresholds
 	calls      callConfig

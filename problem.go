@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/inprocess/meter/internal/ledger"
 	"github.com/inprocess/meter/license"
 )
 
@@ -106,7 +107,7 @@ func describe(e *RefusedError) problem {
 		Feature: e.Feature,
 	}
 	if t := e.Total; t != nil {
-		used := t.Used + t.Quantity
+		used := (&ledger.Standing{Counted: t.Quantity, Used: t.Used}).Taken()
 		p.Limit, p.Used, p.Held = &t.Limit, &used, t.Held
 		if !t.End.IsZero() {
 			p.Reset = &t.End

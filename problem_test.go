@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -88,6 +89,14 @@ func TestUnavailableSaysWhatIs(t *testing.T) {
 		require.Contains(t, w.Body.String(), test.detail, name)
 		require.NotContains(t, w.Body.String(), "4096")
 	}
+}
+
+// The members of a problem are numbers also where what was used is more than one.
+func TestProblemOfAHugeQuota(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	WriteProblem(w, httptest.NewRequest("GET", "/", nil), &RefusedError{Reason: license.OverQuota, Total: &Total{Quantity: 5, Used: math.MaxInt64, Limit: 10}})
+	require.Contains(t, w.Body.String(), `"limit":10,"used":9223372036854775807}`)
 }
 
 func TestWriteProblemKeepsAChallenge(t *testing.T) {

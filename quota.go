@@ -12,10 +12,10 @@ import (
 type limitFunc func(ctx context.Context, subject string) (license.Quota, error)
 
 // Limit bounds what each subject may use of a feature in a period. quota is asked at
-// the beginning of every call whose verdict carries no quota, so it must be fast and
-// safe for concurrent use; a Limit below 0 is none. While it fails or panics, calls are
-// refused as license.Unavailable, or let through without a quota under
-// [Config.AllowUnknown].
+// the beginning of every call whose verdict carries no quota, and by [Feature.AddEvent]
+// for a subject of which no quota is known yet, so it must be fast and safe for
+// concurrent use; a Limit below 0 is none. While it fails or panics, calls are refused as
+// license.Unavailable, or let through without a quota under [Config.AllowUnknown].
 //
 // A call that would take the subject past the limit is refused as license.OverQuota,
 // status 402, before it runs. What counts is what this directory has counted since the
@@ -29,18 +29,22 @@ type limitFunc func(ctx context.Context, subject string) (license.Quota, error)
 //	RateLimit-Policy: "report-quota";q=100;w=2678400
 //	RateLimit: "report-quota";r=42;t=86400
 //
-// A window's start decides which period its counts belong to. Windows end with the
+// A window's start decides which period its counts belong to, so a period whose end
+// shows only when it has come goes on until its last window ends. Windows end with the
 // calendar month and where a period ends that is known, but not within a tenth of
 // [Config.Window], so that periods of many subjects don't make many more records. One
 // that ends by Flush alone begins no period before that.
 //
 // The bounds of a quota's own period are known from the first call on that is held to
-// it, and are kept in the directory. Of what was counted before, by hand or under
-// another quota, the running window counts in the period; so does the rest of the
-// running calendar month, if the period began no later than that; nothing else does,
-// for it is not known when in the month it was. Used can tell of it.
+// it, or the first event if Limit gives it, and are kept in the directory. Of what was
+// counted before, by hand or under another quota, the running window counts in the
+// period; so does the rest of the running calendar month, if the period began no later
+// than that; nothing else does, for it is not known when in the month it was. Used can
+// tell of it.
+//
+// A nil quota is a panic of [Meter.Feature].
 func Limit(quota func(ctx context.Context, subject string) (license.Quota, error)) FeatureOption {
-	return featureOption(func(c *featureConfig) { c.limit, c.prepaid = quota, nil })
+	return featureOption(func(c *featureConfig) { c.limit, c.limitless, c.prepaid = quota, quota == nil, nil })
 }
 
 // limitOf asks limit. A panic is an error, for a bug there must not end connections.

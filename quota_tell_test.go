@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +167,50 @@ func TestThresholdsAreToldOnce(t *testing.T) {
 		require.True(t, try(t, f, "s", 9, Quantity(1)))
 		is("f s 80% of 10")
 		require.Contains(t, fmt.Sprint(m.logs.all()), "the hook of Thresholds panicked")
+		require.NoError(t, m.Shutdown(t.Context()))
+	})
+}
+
+// What is told of a threshold has the call that reaches it once, as used.
+func TestThresholdsDoNotCountTheCallTwice(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]Option{
+		"plain": {Quantity(8)}, "held": {Hold(9)}, "keyed": {Hold(9), IdempotencyKey()},
+	} {
+		for _, sync := range []time.Duration{time.Hour, SyncAlways} {
+			t.Run(fmt.Sprint(name, sync == SyncAlways), func(t *testing.T) {
+				t.Parallel()
+				m := open(t, slow(t), func(c *Config) { c.Sync = sync })
+				told := make(chan Total, 1)
+				f := m.Feature("f", limited(license.Quota{Limit: 10}), Thresholds(func(r Threshold) { told <- bare(r.Total) }, 80))
+				h := Middleware(f, append(opts, Identify(bySubject))...)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					require.NoError(t, SetQuantity(r.Context(), 8))
+				}))
+				r := httptest.NewRequest("POST", "/", nil)
+				r.Header.Set("X-Subject", "s")
+				r.Header.Set("Idempotency-Key", "k")
+				h.ServeHTTP(httptest.NewRecorder(), r)
+				require.Equal(t, Total{Quantity: 8, Limit: 10}, <-told)
+			})
+		}
+	}
+}
+
+// Thresholds of a subject that is held to a month and to a period of its own in turn are
+// told once for each.
+func TestThresholdsOfTwoPeriods(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, slow(t))
+		var told atomic.Int64
+		month := m.Feature("f", limited(license.Quota{Limit: 10}), Thresholds(func(Threshold) { told.Add(1) }, 50))
+		own := m.Feature("f", limited(license.Quota{Limit: 10, Start: time.Now().AddDate(0, -3, 0), End: time.Now().Add(time.Hour)}))
+		for range 4 {
+			require.True(t, try(t, month, "s", 1))
+			require.True(t, try(t, own, "s", 1))
+		}
+		synctest.Wait()
+		require.EqualValues(t, 2, told.Load())
 		require.NoError(t, m.Shutdown(t.Context()))
 	})
 }

@@ -246,6 +246,42 @@ func TestLimitsOfLevelsPanic(t *testing.T) {
 	}
 }
 
+// A Limit without a function is a mistake, such as a variable that was not set, and no
+// way to have no quota.
+func TestNoLimitFunctionPanics(t *testing.T) {
+	t.Parallel()
+	m := open(t)
+	const why = `meter: feature "f": Limit needs a function; leave it out where there is none`
+	require.PanicsWithValue(t, why, func() { m.Feature("f", Limit(nil)) })
+	m.Feature("f", Limit(nil), limited(license.Quota{Limit: 1}))
+	require.PanicsWithValue(t, why, func() { m.Feature("f", Limit(nil)) })
+}
+
+// A quota whose End came before its first call, in the running window, is one until that
+// window ends, and then, too.
+func TestQuotaThatHasJustEnded(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]time.Duration{"hour": time.Hour, "flush": OnFlush} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := open(t, slow(t), func(c *Config) { c.Window = window })
+				time.Sleep(5 * time.Minute)
+				end := time.Now().Add(-time.Minute)
+				f := m.Feature("f", limited(license.Quota{Limit: 10, Start: end.AddDate(0, -1, 0), End: end}))
+				for i := range 15 {
+					require.Equal(t, i < 10, try(t, f, "s", 1))
+				}
+				require.NoError(t, m.Flush(t.Context()))
+				for i := range 15 {
+					require.Equal(t, i < 10, try(t, f, "s", 1))
+				}
+				require.NoError(t, m.Shutdown(t.Context()))
+			})
+		})
+	}
+}
+
 // slow has so little to do that months pass quickly.
 func slow(t *testing.T) func(*Config) {
 	dir := t.TempDir()

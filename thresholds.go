@@ -15,7 +15,7 @@ import (
 type Threshold struct {
 	Feature, Subject string
 	Percent          int
-	Total            Total // as it was then
+	Total            Total // as it was then; what the call has used is not held any more
 }
 
 type thresholds struct {

@@ -158,7 +158,13 @@ func (q *Quota) laxity() int {
 	return 0
 }
 
-func (q *Quota) left() int64 { return max(q.Limit, -1) - max(q.Used, 0) }
+// left is without Used once the period is over that it was of.
+func (q *Quota) left() int64 {
+	if q.End.After(q.Start) && !time.Now().Before(q.End) {
+		return max(q.Limit, -1)
+	}
+	return max(q.Limit, -1) - max(q.Used, 0)
+}
 
 // earlier is the earlier of two ends, of which the zero time is none.
 func earlier(a, b time.Time) time.Time {

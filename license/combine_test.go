@@ -180,6 +180,9 @@ func TestAllOfKeepsTheStrictestQuota(t *testing.T) {
 	t.Parallel()
 	none, hard, soft := &license.Quota{Limit: -1}, &license.Quota{Limit: 20, Used: 3}, &license.Quota{Limit: 5, Soft: true}
 	spent, big := &license.Quota{Limit: 20, Used: 100}, &license.Quota{Limit: 1<<63 - 1, Used: -1 << 63}
+	hour := time.Now().Add(-time.Hour)
+	over := &license.Quota{Limit: 1000, Used: 1000, Start: hour.AddDate(0, -1, 0), End: hour} // and goes on without Used
+	endless := &license.Quota{Limit: 1000, Used: 1000, Start: hour, End: hour}
 	with := func(q *license.Quota) license.Checker {
 		c := allow("s")
 		c.v.Quota = q
@@ -187,6 +190,7 @@ func TestAllOfKeepsTheStrictestQuota(t *testing.T) {
 	}
 	for _, test := range []struct{ a, b, want *license.Quota }{
 		{none, hard, hard}, {none, soft, soft}, {none, nil, none}, {hard, soft, hard}, {hard, spent, spent}, {hard, big, hard}, {soft, big, big}, {none, big, big},
+		{over, hard, hard}, {endless, hard, endless},
 	} {
 		for _, c := range []license.Checker{license.AllOf(with(test.a), with(test.b)), license.AllOf(with(test.b), with(test.a))} {
 			v, err := c.Check(t.Context(), license.Query{})

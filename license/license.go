@@ -124,7 +124,8 @@ type Verdict struct {
 // A period begins when a quota is first seen with a later Start than anything that was
 // seen since the running one began: that is an upgrade, too. Until then, a quota with
 // another Start bounds the running period by its Limit and Used, and may put its End
-// off. So a Start that moves with the clock, such as thirty days ago, gives no sliding
+// off, or say it if it is not known: with a zero Start, or while a quarter of its own
+// time is still to come. So a Start that moves with the clock, such as thirty days ago, gives no sliding
 // window, but periods of that length, one after the other.
 //
 // Concurrency: a plain value.

@@ -138,20 +138,7 @@ func (f *Feature) AddAt(subject string, dimensions map[string]string, at time.Ti
 		if at.IsZero() || s.is(backdated) {
 			return s.Add(n)
 		}
-		t, missed := s.tally(), false
-		err = s.add(n, func(p *place) result {
-			switch {
-			case p.seg.begins(at):
-				return passed
-			case t == nil:
-				missed = true
-				return p.add(uint64(n))
-			}
-			return t.add(p, n, 0, false, &missed)
-		})
-		if missed {
-			s.missed()
-		}
+		_, err = s.addBy(n, s.tally(), 0, false, at)
 		if !errors.Is(err, errPassed) {
 			return err
 		}

@@ -73,7 +73,7 @@ func (l *Ledger) Books() []Line {
 		sd.eachTerm(add)
 		sd.mu.Unlock()
 	}
-	for _, seg := range append(slices.Clone(l.retired), l.active.Load()) {
+	for _, seg := range append(slices.Clone(l.retiredNow()), l.active.Load()) {
 		for feature, quantity := range seg.quantities() {
 			for _, r := range l.routes {
 				if r.Match == nil {

@@ -81,6 +81,28 @@ func (seg *segment) forsake(i uint32) {
 // subject. 0 does nothing, and is not remembered; neither is what is refused. An error
 // means not counted, except ErrUnsynced.
 func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64) error {
+	return f.addEvent(subject, dimensions, at, scope, id, n, nil)
+}
+
+// AddEventHeld is AddEvent, of now, for a call that t let through, and that ends with it.
+// In the moment in which it counts, or else before it returns, it gives back held.
+func (f *Feature) AddEventHeld(subject string, dimensions map[string]string, scope, id string, n int64, t *Tally, held int64) error {
+	h := &hold{t, held}
+	err := f.addEvent(subject, dimensions, time.Time{}, scope, id, n, h)
+	if h.tally != nil {
+		t.Release(held)
+	}
+	return err
+}
+
+// hold is what a call holds that ends with an event. It has no tally once that is given
+// back; nil: there is none.
+type hold struct {
+	tally *Tally
+	n     int64
+}
+
+func (f *Feature) addEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64, h *hold) error {
 	if err := checkName("event ID", id, MaxEventID); err != nil {
 		return err
 	}
@@ -105,7 +127,7 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 			if err != nil {
 				return nil, err
 			}
-			if saved, err := s.addEvent(known, at, sum, n); !errors.Is(err, errPassed) {
+			if saved, err := s.addEvent(known, at, sum, n, h); !errors.Is(err, errPassed) {
 				return saved, err
 			}
 		}
@@ -116,22 +138,31 @@ func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time
 	return err
 }
 
+// Remembers reports whether an event with this ID was counted in the feature and scope,
+// and is remembered.
+func (f *Feature) Remembers(scope, id string) bool {
+	return f.ledger.events.remembers(newEventID(f.name, scope, id))
+}
+
 // Duplicates is how many events were seen again since Open.
 func (f *Feature) Duplicates() int64 { return f.duplicates.Load() }
 
 // addEvent counts n under an ID, and returns what tells that it is safe at last.
-func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64) (saved *atomic.Bool, err error) {
+func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64, h *hold) (saved *atomic.Bool, err error) {
 	l := s.feature.ledger
 	for {
 		t := s.tally()
-		seg, cell, res, err := t.addEvent(s, id, at, sum, n)
+		if h != nil {
+			t = h.tally
+		}
+		seg, cell, res, err := t.addEvent(s, id, at, sum, n, h)
 		if err != nil {
 			return nil, err
 		}
 		switch res {
 		case counted:
 			if t == nil || t.isGone() {
-				s.missed()
+				s.missed(seg, n)
 			}
 			if seg.fallback { // whatever the policy: the ID must outlive what it is billed with
 				return seg.saved, errWaits
@@ -153,13 +184,17 @@ func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64) (saved 
 }
 
 // addEvent counts an event through t, nil for none, in one moment.
-func (t *Tally) addEvent(s *Series, id eventID, at time.Time, sum uint64, n int64) (seg *segment, cell uint32, res result, err error) {
+func (t *Tally) addEvent(s *Series, id eventID, at time.Time, sum uint64, n int64, h *hold) (seg *segment, cell uint32, res result, err error) {
 	if t == nil {
 		return s.tryEvent(id, at, sum, uint64(n))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if seg, cell, res, err = s.tryEvent(id, at, sum, uint64(n)); res == counted {
+		if h != nil {
+			t.give(h.n, true)
+			h.tally = nil
+		}
 		t.count(s.when(seg), n)
 	}
 	return seg, cell, res, err

@@ -136,6 +136,14 @@ func (sh *eventShard) find(id eventID) (sum uint64, ok bool) {
 	return 0, false
 }
 
+func (e *events) remembers(id eventID) bool {
+	sh := e.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, ok := sh.find(id)
+	return ok
+}
+
 // remember adds an ID that was counted at a second, and forgets those that are too
 // old. The caller holds mu.
 func (sh *eventShard) remember(e *events, id eventID, sum uint64, at int64) {

@@ -166,33 +166,3 @@ func (f *Feature) Total(subject string) (quantity int64, start, end time.Time) {
 	}
 	return quantity, start, end
 }
-
-// inMonth is the series' total in a month. The caller holds totalsMu.
-func (s *Series) inMonth(month int32) int64 {
-	total := int64(0)
-	if s.feature.ledger.totalsMonth == month {
-		total = s.total
-	}
-	p, ok := s.place()
-	if !ok || monthOf(s.when(p.seg).used) != month {
-		return total
-	}
-	cells := []*cell{p.seg.cell(p.cell)}
-	if p.spread != nil {
-		cells = append(cells, p.spread.stripes...)
-	}
-	for _, c := range cells {
-		// A sealed word is part of the total already.
-		word, ok := p.seg.load(c)
-		if !ok || word&wordSealed != 0 {
-			continue
-		}
-		if word&wordSet != 0 {
-			total = combine(s.feature.kind, total, int64(word&wordCount))
-		}
-		if r := p.seg.room(c.block); r != nil {
-			total += int64(r.events.Load())
-		}
-	}
-	return total
-}

@@ -105,7 +105,6 @@ type Ledger struct {
 	periods    *periods // nil: in memory
 	quarantine *quarantine
 	periodEnds ends
-	behind     behind
 	events     *events
 	health     health
 
@@ -122,9 +121,9 @@ type Ledger struct {
 	jumped    atomic.Bool             // the clock fell back in the running window
 	ends      [MaxRoutes]atomic.Int64 // seconds at which a route wants a window to end; 0: none
 
-	mu      sync.Mutex                // guards what follows; its holder may take a sealed's mu, never the reverse
-	retired []*segment                // out of use, being sealed
-	sealed  atomic.Pointer[[]*sealed] // by start; changed under mu, read without
+	mu      sync.Mutex                 // guards what follows; its holder may take a sealed's mu, never the reverse
+	retired atomic.Pointer[[]*segment] // out of use, being sealed; changed under mu, read without
+	sealed  atomic.Pointer[[]*sealed]  // by start; changed under mu, read without
 	unsaved []unsaved
 
 	tidying     sync.Mutex            // held while segments are folded or merged
@@ -181,6 +180,7 @@ func Open(cfg Config) (*Ledger, error) {
 	l.events = newEvents(cfg.EventWindow)
 	l.featureList.Store(new([]*Feature))
 	l.sealed.Store(new([]*sealed))
+	l.retired.Store(new([]*segment))
 	for i := range l.lanes {
 		l.lanes[i].busy, l.lanes[i].lasts, l.lanes[i].ready = make(map[pair]bool), make(map[string]int64), make(chan struct{}, 1)
 		if most := l.routes[i].MaxQuantity; most > 0 {
@@ -359,6 +359,9 @@ func (l *Ledger) insert(more ...*sealed) {
 func (l *Ledger) holds(u uuid) bool {
 	return slices.ContainsFunc(l.sealedNow(), func(sd *sealed) bool { return sd.head.uuid == u })
 }
+
+// retiredNow are the segments that are being sealed, oldest first: mostly none.
+func (l *Ledger) retiredNow() []*segment { return *l.retired.Load() }
 
 // sealedNow is the sealed list as it is now, oldest first.
 func (l *Ledger) sealedNow() []*sealed { return *l.sealed.Load() }

@@ -11,6 +11,12 @@ type marks struct {
 	reached  func(subject string, percent int, s Standing)
 }
 
+// told is which marks somebody was told of.
+type told struct {
+	in    int64 // start of the period
+	marks int   // that were reached
+}
+
 // Mark has reached called when a subject's use, without what is only held, reaches
 // percents (ascending, above 0) of its quota: once for each, in each period. It is
 // called with the tally's lock held, so it must not wait or count.
@@ -25,12 +31,16 @@ func (t *Tally) tell() {
 		return
 	}
 	s := t.standing()
-	if s.Start != t.toldIn {
-		t.told, t.toldIn = 0, s.Start
+	before := &t.told[0]
+	if t.usesOwn {
+		before = &t.told[1]
 	}
-	for t.told < len(m.percents) && add(s.Used, s.Counted) >= share(s.Limit, m.percents[t.told]) {
-		m.reached(t.plain.name(), m.percents[t.told], s)
-		t.told++
+	if s.Start != before.in {
+		*before = told{in: s.Start}
+	}
+	for before.marks < len(m.percents) && add(s.Used, s.Counted) >= share(s.Limit, m.percents[before.marks]) {
+		m.reached(t.plain.name(), m.percents[before.marks], s)
+		before.marks++
 	}
 }
 

@@ -33,9 +33,6 @@ func (p *period) note(at when, n int64) {
 	}
 }
 
-// over reports whether a second has come.
-func over(end, at int64) bool { return end <= at || end <= time.Now().Unix() }
-
 // adopt makes q the quota, as of the window that begins at a second. The caller holds
 // mu.
 func (t *Tally) adopt(q *Quota, at int64) {
@@ -55,30 +52,58 @@ func (t *Tally) adopt(q *Quota, at int64) {
 		end = forever
 	}
 	known := t.own.end != 0
+	same := known && start == t.own.start
 	switch {
 	case known && end <= t.own.start:
 		t.quota.Used = 0 // it was of a period that is over
-	case known && start == t.own.start && (end == forever || end == t.own.end):
-	case known && start < t.own.since && start != t.own.start:
-		// The running period, in other words. Its end may have been put off; that it
-		// comes earlier is not believed, for bounds that move with the clock would
-		// begin a period with every window. A really new one says so by its start.
-		if over(end, at) {
+	case same && (end == forever || end == t.own.end):
+	case known && start < t.own.since && !same:
+		// The running period, in other words. A really new one says so by its start.
+		if end <= at || past(end) {
 			t.quota.Used = 0
-		} else if end != forever && end > t.own.end {
+		} else if t.own.endsAt(start, end) {
 			t.own.end = end
 			t.learned++
 		}
-	case over(end, at): // the one behind it runs
+	case end <= at: // the one behind it runs
 		t.quota.Used = 0
 		t.begin(end, forever)
-	case known && start == t.own.start:
-		t.own.end = end
-		t.learned++
+	case start != 0 && past(end) && (!same || t.own.end == forever):
+		// The running window is its last. Whether another period follows, or just the
+		// bounds move with the clock, shows when the next one has begun.
+		if !same {
+			t.begin(start, forever)
+		}
+	case same:
+		// Without a start, a later end that is told when the period is over, though its
+		// last window is not, is the next one's.
+		if start != 0 || end < t.own.end || !past(t.own.end) {
+			t.own.end = end
+			t.learned++
+		}
 	default:
 		t.begin(start, end)
 	}
 }
+
+// endsAt reports whether the end, which is to come, is believed of a quota that tells of
+// this period by another start, or by none (0). It may have been put off. That it comes
+// earlier is not believed, for bounds that move with the clock would begin a period with
+// every window. If none is known, because this one has followed another unasked, it must
+// not be so near that such bounds would end it soon: a quarter of the quota's length away
+// at least.
+func (p *period) endsAt(start, end int64) bool {
+	switch {
+	case end == forever:
+		return false
+	case p.end != forever:
+		return end > p.end && (start != 0 || !past(p.end))
+	}
+	return p.after != 0 && (start == 0 || end-time.Now().Unix() >= (end-start)/4)
+}
+
+// past reports whether a second has come.
+func past(second int64) bool { return second <= time.Now().Unix() }
 
 // begin makes [start, end) the running period, in which the running window is the first
 // to count; of those before it is known what they had in the running month, so that is
@@ -115,45 +140,20 @@ func (t *Tally) look(from int64) (at int64, sum seen) {
 		if l.totalsMonth == running {
 			sum.month = add(sum.month, s.total)
 		}
-		n, when := s.unsealed()
-		inMonth, inWindow := monthOf(when.used) == running, when.counted >= at
-		if inMonth {
-			sum.month = add(sum.month, n)
-		}
-		if inWindow && when.used >= from {
-			sum.window = add(sum.window, n)
-		}
-		if inWindow && inMonth {
-			sum.both = add(sum.both, n)
-		}
+		s.unsealed(func(n int64, when when) {
+			inMonth, inWindow := monthOf(when.used) == running, when.counted >= at
+			if inMonth {
+				sum.month = add(sum.month, n)
+			}
+			if inWindow && when.used >= from {
+				sum.window = add(sum.window, n)
+			}
+			if inWindow && inMonth {
+				sum.both = add(sum.both, n)
+			}
+		})
 	}
 	return at, sum
-}
-
-// unsealed is what the series, a Sum, has counted that is no part of its total yet. The
-// caller holds totalsMu.
-func (s *Series) unsealed() (n int64, at when) {
-	p, ok := s.place()
-	if !ok {
-		return 0, at
-	}
-	cells := []*cell{p.seg.cell(p.cell)}
-	if p.spread != nil {
-		cells = append(cells, p.spread.stripes...)
-	}
-	for _, c := range cells {
-		word, ok := p.seg.load(c)
-		if !ok || word&wordSealed != 0 {
-			continue
-		}
-		if word&wordSet != 0 {
-			n = add(n, int64(word&wordCount))
-		}
-		if r := p.seg.room(c.block); r != nil {
-			n = add(n, int64(r.events.Load()))
-		}
-	}
-	return n, s.when(p.seg)
 }
 
 // recover notes what was found on disk, of a window or, if that is zero, of a month. The
@@ -172,6 +172,35 @@ func (t *Tally) recover(month int32, at when, n int64) {
 func (t *Tally) unseen() int64 {
 	_, sum := t.look(0)
 	return max(0, sum.month-t.month.counted)
+}
+
+// missed is called after n was counted in seg past a tally that there may be by now: one
+// that was made meanwhile has seen it or not.
+func (s *Series) missed(seg *segment, n int64) {
+	if t := s.tally(); t != nil {
+		t.lookAgain(s.when(seg), n)
+	}
+}
+
+// lookAgain counts what was counted past the tally, of n that were.
+func (t *Tally) lookAgain(at when, n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	began, seen := t.look(t.own.start)
+	before := t.used()
+	missing := min(n, max(0, seen.month-t.month.counted))
+	t.month.counted = add(t.month.counted, missing)
+	switch {
+	case !t.own.has(at):
+		t.late(at, missing)
+	case at.counted > t.own.since: // nobody has looked since then
+		t.own.note(at, n)
+	case t.own.since == began:
+		t.own.counted = max(t.own.counted, add(t.own.base, seen.window))
+	default:
+		t.own.note(at, missing)
+	}
+	t.noted(before)
 }
 
 // outlives reports whether a period could still matter that begins at a second or

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -234,8 +235,14 @@ func (l *Ledger) retire(old, next *segment) {
 		old = l.active.Load()
 		next.head.start = max(next.head.start, old.head.start+l.spacing)
 	}
-	l.retired = append(l.retired, old)
+	l.addRetired(old)
 	l.enter(next)
+}
+
+// addRetired notes that a segment is to be sealed. The caller holds mu.
+func (l *Ledger) addRetired(seg *segment) {
+	list := append(slices.Clone(l.retiredNow()), seg)
+	l.retired.Store(&list)
 }
 
 // substitute puts a heap segment in the place of an active one that can't go on.
@@ -257,7 +264,7 @@ func (l *Ledger) replaceActive(seg *segment) bool {
 	next.head.start, next.since = max(time.Now().Unix(), seg.head.start+l.spacing), time.Now()
 	atEnd := l.endsAt(seg.head.start, next.head.start)
 	seg.head.atEnd, next.head.afterEnd = atEnd, atEnd
-	l.retired = append(l.retired, seg)
+	l.addRetired(seg)
 	l.enter(next)
 	return true
 }
@@ -284,22 +291,19 @@ func (l *Ledger) noRoom(why error) error {
 // sealRetired seals every segment that is out of use.
 func (l *Ledger) sealRetired() {
 	for {
-		l.mu.Lock()
-		if len(l.retired) == 0 {
-			l.mu.Unlock()
-			l.behind.catchUp()
+		retired := l.retiredNow()
+		if len(retired) == 0 {
 			return
 		}
-		seg := l.retired[0]
-		l.mu.Unlock()
+		seg := retired[0]
 		for _, f := range l.featuresNow() {
 			f.plain.barrier()
 			f.dimensioned.barrier()
 		}
 		sd := l.seal(seg)
 		l.mu.Lock()
-		l.retired[0] = nil // the array behind it stays for a while
-		l.retired = l.retired[1:]
+		rest := slices.Clone(l.retiredNow()[1:])
+		l.retired.Store(&rest)
 		if sd != nil {
 			l.insert(sd)
 		}

@@ -141,6 +141,7 @@ func (l *Ledger) sealWords(seg *segment, words []uint64) {
 			l.note(c.series, monthOf(c.series.when(seg).used), seg.head.start+1, int64(quantity))
 		}
 		c.series.leave(seg)
+		seg.behind.Delete(c.series)
 	})
 }
 

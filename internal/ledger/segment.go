@@ -39,6 +39,7 @@ type segment struct {
 	chunks   atomic.Pointer[[]*chunk]
 	spreads  sync.Map // *spread by the block of the slot that was divided: few
 	rooms    sync.Map // *room by the block of the slot of a series that counts events
+	behind   sync.Map // cells, by number, of series that have gone on to another segment, until they are sealed
 	reserved int64    // bytes of the file; guarded by grow
 
 	grow sync.Mutex // held while extents or chunks are added

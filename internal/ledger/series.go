@@ -111,7 +111,7 @@ func (s *Series) Add(n int64) error {
 			}
 			if res == counted {
 				if s.is(tallied) { // only now
-					s.missed()
+					s.missed(seg, n)
 				}
 				return nil
 			}
@@ -124,7 +124,7 @@ func (s *Series) addSlow(n int64) error {
 	if n > 0 && s.flags.Load()&(quick|spreading|tallied) == quick|spreading {
 		if p, ok := s.place(); ok && p.add(uint64(n)) == counted {
 			if s.is(tallied) {
-				s.missed()
+				s.missed(p.seg, n)
 			}
 			return nil
 		}
@@ -206,6 +206,7 @@ func (s *Series) count(op func(*place) result) error {
 			p.series.leave(p.seg)
 		case faulted:
 			l.poison(p.seg)
+			p.series.stay(p)
 			p.series.leave(p.seg)
 		case collided:
 			p.series.divide(p.seg)
@@ -275,6 +276,9 @@ func (s *Series) registerLocked() (place, error) {
 		p, err := seg.register(s)
 		switch err {
 		case nil:
+			if before, ok := s.place(); ok {
+				s.stay(before)
+			}
 			s.settle(p)
 			return p, nil
 		case errPoisoned:

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // tallies are a feature's subjects whose use is bounded. Those of others cost
@@ -118,6 +119,11 @@ func (s *Series) tally() *Tally {
 		// A handle outlives the series' place in the index; see register.
 		if twin := s.index().find(s.name()); twin != nil {
 			s = twin
+		} else if s.is(dimensioned) { // it will be its subject's again
+			_, subject, _, _ := decodeKey([]byte(s.name())) // that we have encoded
+			if s = s.feature.plain.find(subject); s == nil {
+				return nil
+			}
 		}
 	}
 	if !s.is(tallied) {
@@ -139,41 +145,53 @@ func (s *Series) inherit(plain *Series) {
 // addTo is Add through t, nil for none, for a call that holds held of it and may end
 // with that. done says that t knows.
 func (s *Series) addTo(n int64, t *Tally, held int64, ends bool) (done bool, err error) {
-	missed := t == nil
-	if !missed && n > 0 && s.is(quick) {
+	if t != nil && n > 0 && s.is(quick) {
+		var missed *segment
 		if p, ok := s.place(); ok && t.add(&p, n, held, ends, &missed) == counted {
-			if missed {
-				s.missed()
+			if missed != nil {
+				s.missed(missed, n)
 			}
 			return true, nil
 		}
 	}
-	err = s.add(n, func(p *place) result {
-		if t == nil {
-			return p.add(uint64(n))
+	return s.addBy(n, t, held, ends, time.Time{})
+}
+
+// addBy is addTo for what was used at a time, zero for now: errPassed if the running
+// window begins behind it.
+func (s *Series) addBy(n int64, t *Tally, held int64, ends bool, at time.Time) (done bool, err error) {
+	var missed *segment // in which it was counted past a tally; nil: none
+	err = s.add(n, func(p *place) (res result) {
+		if p.seg.begins(at) {
+			return passed
 		}
-		res := t.add(p, n, held, ends, &missed)
+		if t == nil {
+			if res = p.add(uint64(n)); res == counted {
+				missed = p.seg
+			}
+			return res
+		}
+		res = t.add(p, n, held, ends, &missed)
 		done = done || res == counted
 		return res
 	})
-	if missed {
-		s.missed()
+	if missed != nil {
+		s.missed(missed, n)
 	}
 	return done, err
 }
 
 // add counts n at p, and gives back held, in one moment.
-func (t *Tally) add(p *place, n, held int64, ends bool, missed *bool) result {
+func (t *Tally) add(p *place, n, held int64, ends bool, missed **segment) result {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	res := p.add(uint64(n))
 	if res == counted {
-		*missed = t.gone
-		t.count(p.series.when(p.seg), n)
-		t.held -= held
-		if ends {
-			t.running--
+		if t.gone {
+			*missed = p.seg
 		}
+		t.give(held, ends) // first, so that whoever is told of the count sees it once
+		t.count(p.series.when(p.seg), n)
 	}
 	return res
 }
@@ -184,11 +202,21 @@ func (t *Tally) count(at when, n int64) {
 	before := t.used()
 	t.month.note(at.used, n)
 	t.own.note(at, n)
-	if at.counted < t.own.since && at.used >= t.month.start && t.own.start <= t.month.start {
-		// In a window that was retired, and not sealed, when the period was learned.
+	t.late(at, n)
+	t.noted(before)
+}
+
+// late counts what comes to the period in a window that was retired, and not sealed, when
+// it was learned. The caller holds mu.
+func (t *Tally) late(at when, n int64) {
+	if n > 0 && at.counted < t.own.since && at.used >= t.month.start && t.own.start <= t.month.start {
 		t.own.base, t.own.counted = add(t.own.base, n), add(t.own.counted, n)
 		t.learned++
 	}
+}
+
+// noted tells of what was counted, before which so much was used. The caller holds mu.
+func (t *Tally) noted(before int64) {
 	if limit := t.quota.Limit; limit >= 0 {
 		over := func(counted int64) int64 { return max(0, add(t.quota.Used, counted)-limit) }
 		if more := over(t.used()) - over(before); more > 0 {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math"
+	"math/bits"
 	"sync"
 )
 
@@ -37,16 +38,15 @@ type Tally struct {
 	gone    bool    // forgotten: another one may have taken its place
 	running int     // calls that were let through and have not ended
 	footing
-	learned uint32 // how often something was learned of own
-	kept    uint32 // as often it was kept
-	told    int    // marks that were reached in the period
-	toldIn  int64  // its start
+	learned uint32  // how often something was learned of own
+	kept    uint32  // as often it was kept
+	told    [2]told // in the calendar month, and in a period of a quota's own
 }
 
 // footing is what a standing is made of.
 type footing struct {
 	quota   Quota
-	held    int64
+	held    holds
 	month   span
 	own     period // of a quota with bounds of its own
 	usesOwn bool
@@ -54,6 +54,30 @@ type footing struct {
 
 // span is what was counted in windows that begin in [start, end).
 type span struct{ start, end, counted int64 }
+
+// holds is what calls hold. Without a limit, each may hold as much as one can count, so
+// that their sum may be anything.
+type holds struct{ high, low uint64 }
+
+func (h *holds) add(n int64) {
+	var carry uint64
+	h.low, carry = bits.Add64(h.low, uint64(n), 0)
+	h.high += carry
+}
+
+func (h *holds) sub(n int64) {
+	var borrow uint64
+	h.low, borrow = bits.Sub64(h.low, uint64(n), 0)
+	h.high -= borrow
+}
+
+// sum is the highest number if it is more than that.
+func (h *holds) sum() int64 {
+	if h.high > 0 || h.low > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(h.low)
+}
 
 const forever = math.MaxInt64
 
@@ -90,7 +114,7 @@ func (t *Tally) used() int64 {
 
 // standing is how the subject stands. The caller holds mu.
 func (t *Tally) standing() Standing {
-	s := Standing{t.used(), t.held, t.quota.Limit, t.quota.Used, t.month.start, t.month.end, t.quota.Soft}
+	s := Standing{t.used(), t.held.sum(), t.quota.Limit, t.quota.Used, t.month.start, t.month.end, t.quota.Soft}
 	if t.usesOwn {
 		s.Start, s.End = t.own.start, t.own.end
 	}
@@ -138,18 +162,15 @@ func (t *Tally) reserve(q *Quota, n int64, wants bool) (a Admission, learned boo
 		if least == 0 && wants {
 			least = 1
 		}
-		left := max(0, limit-add(add(t.quota.Used, t.used()), t.held))
+		left := max(0, limit-add(add(t.quota.Used, t.used()), t.held.sum()))
 		if least > left && !t.quota.Soft {
 			a = Refused
 		} else if least > left {
 			a = Beyond
 		}
 	}
-	if n > math.MaxInt64-t.held {
-		a = Refused
-	}
 	if a != Refused {
-		t.held += n
+		t.held.add(n)
 		t.running++
 	}
 	t.mu.Unlock()
@@ -161,11 +182,16 @@ func (t *Tally) Release(n int64) { t.free(n, true) }
 
 func (t *Tally) free(n int64, ends bool) {
 	t.mu.Lock()
-	t.held -= n
+	t.give(n, ends)
+	t.mu.Unlock()
+}
+
+// give gives back n that a call holds. The caller holds mu.
+func (t *Tally) give(n int64, ends bool) {
+	t.held.sub(n)
 	if ends {
 		t.running--
 	}
-	t.mu.Unlock()
 }
 
 // AddHeld is Add for a call that t let through, and that ends with it if ends. In the
