@@ -1,16 +1,18 @@
 /*
- * Attempts, their outcomes, dying, sending again, quarantine and merging.
+ * Attempting, dying, sending again, quarantine and merging.
  *
- * Two sealed segments with a record each of one series, on one route, and maybe the
- * segment that they merge into; the sink, which forgets an ID once its time is over;
- * and an operator. Names are held against the code as in count.pml.
+ * Two sealed segments, each with a record of one series, on one route, and maybe the
+ * segment that they merge into; a sink, which forgets an ID once its time is over;
+ * and an operator.
  *
  * Time has two hours. What was attempted in the first may be sent again within it,
- * and the sink dedupes for as long: mayResend() is a comparison, for dedupeMargin is
- * more than anything takes. Left out: kinds other than Sum, several series, copies
- * of a directory, second thoughts of a biller, and disks that fail.
+ * and the sink dedupes for as long. mayResend() is a comparison here, because
+ * dedupeMargin is more than a request, an answer or a sync ever takes.
  *
- * Every name in an #ifdef is a mistake that must be found.
+ * Left out: kinds other than Sum; several series; copies of a directory; a biller's
+ * second thoughts; disks that fail.
+ *
+ * Every name behind an #ifdef is a mistake that must be found.
  */
 
 #define A 0
@@ -81,8 +83,8 @@ bool dead;
 #define MAY_RESEND(r) (mem[r].first == hour) /* mayResend() */
 #endif
 
-/* sealed.set() needs no step of its own. sealed.write() and persist() are the two
- * halves of bringing it to disk; the lock is free while the second one waits. */
+/* sealed.set() is a step; write() and persist() are the two halves of bringing it to
+ * disk, and the lock is free while the second one waits. */
 #define COPY(to, from) to.state = from.state; to.first = from.first
 inline write(r) { atomic { COPY(file[r], mem[r]) } }
 inline persist(r) { atomic { COPY(disk[r], file[r]) } }
@@ -103,7 +105,8 @@ inline hold(r, as) {
 
 #define CAN_TAKE(r) (sends < SENDS && !lane && !mu[r] && SENDABLE(mem[r].state))
 
-/* Ledger.Take() of one record: sealed.take() and Batch.mark() */
+/* Ledger.Take() of one record: Batch.fill(), with sealed.take() and mark(). The oldest
+ * is not always the first, for a segment may be unreadable for a moment. */
 inline Take() {
 	atomic {
 		if
@@ -190,8 +193,8 @@ inline Resolve() {
 
 #define UNLESS_DEAD unless { dead && _nr_pr == _pid + 1 }
 
-/* route.run(), one attempt after the other: step() and deliver(). */
-proctype route_run() {
+/* route.step(), begin() and deliver(), one attempt after the other. */
+proctype deliver() {
 	byte r;
 	bool doubted, took;
 	mtype to;
@@ -216,7 +219,7 @@ end:	do
 }
 
 /* What a request does when it arrives, if it does. */
-inline arrive(r) {
+inline ARRIVE(r) {
 	if
 #ifndef NEW_ID_EACH_ATTEMPT
 	:: known[r] == hour /* a duplicate, and answered as such */
@@ -229,26 +232,26 @@ inline arrive(r) {
 	fi
 }
 
-proctype Sink() {
+proctype SINK() {
 	byte r;
 end:	do
 	:: atomic {
 		!dead && request != NOBODY -> r = request; request = NOBODY;
 		if
-		:: true -> arrive(r); answer = applied
-		:: true -> arrive(r) /* and the reply is lost */
+		:: true -> ARRIVE(r); answer = applied
+		:: true -> ARRIVE(r) /* and the reply is lost */
 		:: answer = refused
 		:: answer = notApplied
 		fi; /* a request that is lost is one that is late for ever */
 		r = 0
 	}
-	:: atomic { !dead && adrift[A] -> adrift[A]--; arrive(A) }
-	:: atomic { !dead && adrift[B] -> adrift[B]--; arrive(B) }
-	:: atomic { !dead && adrift[M] -> adrift[M]--; arrive(M) }
+	:: atomic { !dead && adrift[A] -> adrift[A]--; ARRIVE(A) }
+	:: atomic { !dead && adrift[B] -> adrift[B]--; ARRIVE(B) }
+	:: atomic { !dead && adrift[M] -> adrift[M]--; ARRIVE(M) }
 	od
 }
 
-proctype Time() {
+proctype TIME() {
 end:	atomic {
 		!dead && !again && request == NOBODY;
 		adrift[A] = 0; adrift[B] = 0; adrift[M] = 0;
@@ -373,9 +376,12 @@ end:	do
 			if
 			:: mem[r].state == doubtHeld && BILLED(r) -> as = delivered
 			:: mem[r].state == doubtHeld && !BILLED(r) && !adrift[r] -> as = pending
-			:: !BILLED(r) && !adrift[r] -> as = voided
+			:: mem[r].state == doubtHeld && !BILLED(r) && !adrift[r] -> as = voided
 			:: mem[r].state == rejectedHeld -> as = pending
-			:: true -> as = none /* better not yet */
+			:: mem[r].state == rejectedHeld || mem[r].state == pending ->
+				assert(!BILLED(r) && !adrift[r]); /* that is what these states say */
+				as = voided
+			:: else /* better not yet */
 			fi;
 			if
 			:: as != none -> mu[r] = true; decisions++
@@ -403,7 +409,7 @@ end:	do
 	} UNLESS_DEAD
 }
 
-proctype Death() {
+proctype DEATH() {
 end:	atomic { deaths < DEATHS -> deaths++; dead = true }
 }
 
@@ -431,8 +437,8 @@ inline finishMerges() {
 	fi
 }
 
-/* Ledger.applyDecisions() of one that is in force. */
-inline applyDecision(r) {
+/* Ledger.applyDecisions() of one that is in force, if undone() says so. */
+inline applyDecisions(r) {
 	if
 	:: line[r] == decision && HELD(mem[r].state) -> decide(r, decided[r]); write(r); persist(r)
 #ifndef DECISION_ON_PENDING_FORGOTTEN
@@ -477,7 +483,7 @@ inline Open() {
 		COPY(mem[A], file[A]); COPY(mem[B], file[B]); COPY(mem[M], file[M]);
 		reconsider(A); reconsider(B); reconsider(M);
 		finishMerges();
-		applyDecision(A); applyDecision(B); applyDecision(M);
+		applyDecisions(A); applyDecisions(B); applyDecisions(M);
 		IN_ORDER(A); IN_ORDER(B);
 		assert(!HELD(mem[M].state) || line[M] == report)
 	}
@@ -488,10 +494,10 @@ init {
 		units[A] = 1; units[B] = 2;
 		mem[A].state = pending; file[A].state = pending; disk[A].state = pending;
 		mem[B].state = pending; file[B].state = pending; disk[B].state = pending;
-		run Sink(); run Time()
+		run SINK(); run TIME()
 	}
 end:	do
-	:: atomic { run route_run(); run tidy(); run settle(); run Death() }
+	:: atomic { run deliver(); run tidy(); run settle(); run DEATH() }
 endWait:	dead && _nr_pr == 3;
 		Open()
 	od

@@ -2,18 +2,15 @@
  * Counting, sealing, registering, syncing, dying and recovering.
  *
  * One series, whose writers count while windows end, in the steps that others can
- * come between. A word that carries what a function of the code does bears its name,
- * so does an inline or a process that begins with a small letter; the tests hold
- * both against the code.
+ * come between. A segment is mapped: what is written survives a kill, and a power
+ * cut leaves of it what was synced, or more.
  *
- * A segment is mapped: what is written survives a kill, and a power cut leaves of it
- * what was synced, or more. Left out: several series, which share nothing but locks;
- * Max and Last, which differ in what a word becomes; segments without a mapped file;
- * disks that fail.
+ * Left out: several series, which share nothing but locks; Max and Last, which
+ * differ in what a word becomes; segments without a mapped file; disks that fail.
  *
- * SYNC_ALWAYS is the policy of that name, without it counts are synced from time to
+ * SYNC_ALWAYS is the policy of that name; without it counts are synced from time to
  * time. STRIPES has the series spread over two words on a collision. Every other
- * name in an #ifdef is a mistake that must be found.
+ * name behind an #ifdef is a mistake that must be found.
  */
 
 #ifndef SEGMENTS
@@ -391,7 +388,7 @@ proctype rotate() {
 	| (seg[g].file && !(seg[g].named && seg[g].opened)) << 4 \
 )
 
-inline powerCut(g, lost) {
+inline POWER_CUT(g, lost) {
 	if
 	:: lost & 1 -> seg[g].word[0] = seg[g].wordSafe[0]; seg[g].sum = seg[g].sumSafe
 	:: else
@@ -504,7 +501,7 @@ again:
 		fi;
 		RECOVERY {
 			for (g : 0 .. SEGMENTS - 1) {
-				powerCut(g, lost >> 5 * g)
+				POWER_CUT(g, lost >> 5 * g)
 			}
 			g = 0; at = 0; total = 0; lost = 0;
 			do
