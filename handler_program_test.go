@@ -148,7 +148,11 @@ func (s *seen) step(w http.ResponseWriter, r *http.Request, what byte, n int) (e
 		if what%20 == 8 {
 			source = &failing{size}
 		}
-		s.readFrom(w, source)
+		if size > 0 { // of nothing nothing is written
+			s.wrote(200)
+		}
+		n, err := io.Copy(w, source)
+		s.sent("read from", n, err)
 	case 9:
 		h := w.Header()
 		switch n % 10 {
@@ -217,14 +221,6 @@ func (s *seen) writeHeader(w http.ResponseWriter, r *http.Request, status int) {
 	w.WriteHeader(status) // panics for some
 	if status >= 200 || status == http.StatusSwitchingProtocols && r.ProtoMajor == 1 {
 		s.wrote(status)
-	}
-}
-
-func (s *seen) readFrom(w http.ResponseWriter, source io.Reader) {
-	n, err := io.Copy(w, source)
-	s.sent("read from", n, err)
-	if n > 0 {
-		s.wrote(200)
 	}
 }
 

@@ -114,7 +114,8 @@ func (w *responseWriter) readFrom(src io.Reader) (int64, error) {
 		from = src // as it is, or the server can't use sendfile
 	}
 	n, err := w.ResponseWriter.(io.ReaderFrom).ReadFrom(from)
-	if first && n > 0 { // of nothing nothing is written, and the status can still change
+	// Of nothing nothing is written, and the status can still change.
+	if first && (n > 0 || noting.gave || errors.Is(err, http.ErrContentLength)) {
 		w.status, w.late = http.StatusOK, left
 	}
 	if !noting.failed {
@@ -126,11 +127,13 @@ func (w *responseWriter) readFrom(src io.Reader) (int64, error) {
 // source tells an error of reading from one of writing.
 type source struct {
 	io.Reader
+	gave   bool // something to write
 	failed bool
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
+	s.gave = s.gave || n > 0
 	s.failed = s.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
