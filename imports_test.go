@@ -69,7 +69,7 @@ var layers = map[string]layer{
 }
 
 // testOnly are packages that only tests import.
-var testOnly = []string{"internal/chaos"}
+var testOnly = []string{"internal/chaos", "internal/chaos/cmd/prove", "internal/ledger/protocol"}
 
 type goPackage struct {
 	ImportPath string

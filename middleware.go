@@ -118,7 +118,7 @@ type ratedExchange struct {
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, rate := h.exchange()
 	x.ctx.Context = r.Context()
-	x.writer.ResponseWriter, x.writer.request = w, r.Context()
+	x.writer.ResponseWriter, x.writer.request, x.writer.upgrades = w, r.Context(), r.ProtoMajor == 1
 	who, unknown := h.who(r)
 	err := h.feature.admit(&x.ctx.call, r.Context(), h.cfg, who, unknown)
 	if rate != nil && x.ctx.call.account != nil {

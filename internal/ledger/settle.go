@@ -30,6 +30,12 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	if err != nil {
 		return err
 	}
+	if r := sd.table[entry]; r >= 0 {
+		// A merge that has summed the record up would bill it all the same.
+		ln := &l.lanes[r]
+		ln.mu.Lock()
+		defer ln.mu.Unlock()
+	}
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	if _, err := sd.load(); err != nil {
@@ -41,6 +47,8 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	}
 	o := sd.outcomes(block)
 	switch s := o.states[entry]; {
+	case s == moved:
+		return fmt.Errorf("%w: meter: record %s was never sent, and stands in one of the whole hour on route %q now, under another ID", sink.ErrUnknownRecord, recordID, route)
 	case found != nil && (found.state != s || found.first != o.first[entry]):
 		return fmt.Errorf("meter: record %s has become %v meanwhile: look at it again", recordID, s.outcome())
 	case s == delivered && to == voided && found != nil: // and the biller agreed
