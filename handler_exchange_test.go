@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -23,6 +25,7 @@ import (
 // stage serves programs, bare and metered, over HTTP/1 and HTTP/2 without TLS.
 type stage struct {
 	addr    string
+	file    string // of more bytes than any step copies
 	feature *Feature
 
 	mu   sync.Mutex
@@ -41,7 +44,8 @@ type act struct {
 func newStage(t testing.TB) *stage {
 	m, err := Open(Config{Dir: InMemory, Window: OnFlush, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	s := &stage{feature: m.Feature("f"), acts: map[string]*act{}}
+	s := &stage{feature: m.Feature("f"), file: filepath.Join(t.TempDir(), "file"), acts: map[string]*act{}}
+	require.NoError(t, os.WriteFile(s.file, bytes.Repeat([]byte("f"), 50_000), 0o600))
 	play := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a := s.act(r)
 		a.program.run(w, r, &a.seen)
@@ -102,7 +106,7 @@ func (s *stage) begin(p program) (a *act, id string, end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next++
-	a, id = &act{program: p, done: make(chan bool)}, fmt.Sprintf("%08d", s.next)
+	a, id = &act{program: p, seen: seen{file: s.file}, done: make(chan bool)}, fmt.Sprintf("%08d", s.next)
 	s.acts[id] = a
 	return a, id, func() {
 		s.mu.Lock()

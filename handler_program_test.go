@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ type asking struct {
 // seen is what a handler can tell, and what it should be billed by: by the rules of
 // Result, from what it did and not from what a writer noted.
 type seen struct {
+	file     string // a long one
 	log      []string
 	status   int
 	hijacked bool
@@ -144,14 +146,12 @@ func (s *seen) step(w http.ResponseWriter, r *http.Request, what byte, n int) (e
 		s.wrote(200)
 		s.sent("flush", "", rc.Flush())
 	case 7, 8:
-		source := io.Reader(strings.NewReader(strings.Repeat("r", size)))
-		if what%20 == 8 {
-			source = &failing{size}
-		}
+		source, end := s.source(what%20 == 8, n/16, size)
 		if size > 0 { // of nothing nothing is written
 			s.wrote(200)
 		}
 		n, err := io.Copy(w, source)
+		end()
 		s.sent("read from", n, err)
 	case 9:
 		h := w.Header()
@@ -214,6 +214,26 @@ func (s *seen) step(w http.ResponseWriter, r *http.Request, what byte, n int) (e
 		return true
 	}
 	return false
+}
+
+// source is where a copy comes from: the server and the standard library treat each in
+// a way of its own.
+func (s *seen) source(fails bool, kind, size int) (from io.Reader, end func()) {
+	text := strings.NewReader(strings.Repeat("r", size))
+	switch {
+	case fails:
+		return &failing{size}, func() {}
+	case kind%3 == 0:
+		return text, func() {} // it writes by itself
+	case kind%3 == 1:
+		return struct{ io.Reader }{text}, func() {}
+	}
+	file, err := os.Open(s.file)
+	if err != nil {
+		s.note("%v", err)
+		return text, func() {}
+	}
+	return io.LimitReader(file, int64(size)), func() { _ = file.Close() }
 }
 
 func (s *seen) writeHeader(w http.ResponseWriter, r *http.Request, status int) {

@@ -156,12 +156,12 @@ func TestStatusIsWhatTheClientGot(t *testing.T) {
 		result  map[int]Result // by major version
 	}{
 		"error after copying nothing": {func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.Copy(w, strings.NewReader(""))
+			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("")})
 			w.WriteHeader(http.StatusBadGateway)
 		}, map[int]Result{1: {Status: 502}, 2: {Status: 502}}},
 		"copy beyond the length": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "0")
-			_, _ = io.Copy(w, strings.NewReader("more"))
+			_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("more")})
 			w.WriteHeader(http.StatusBadGateway)
 		}, map[int]Result{1: {Status: 200}, 2: {Status: 200}}},
 		"error in a connection taken over": {func(w http.ResponseWriter, r *http.Request) {
