@@ -39,6 +39,9 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	if _, err := sd.load(); err != nil {
+		if !l.holds(sd.head.uuid) { // it was merged or settled for good meanwhile
+			return unknownRecord(route, recordID)
+		}
 		return fmt.Errorf("meter: %w", err)
 	}
 	r, err := sd.record(block, entry, 0)
@@ -104,7 +107,11 @@ func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, e
 			}
 		}
 	}
-	return nil, 0, 0, fmt.Errorf("%w: meter: there is no record %q on route %q: it is settled for good, was sent again under another ID (a number at its end), or never was", sink.ErrUnknownRecord, recordID, route)
+	return nil, 0, 0, unknownRecord(route, recordID)
+}
+
+func unknownRecord(route, recordID string) error {
+	return fmt.Errorf("%w: meter: there is no record %q on route %q: it is settled for good, was merged or sent again under another ID, or never was", sink.ErrUnknownRecord, recordID, route)
 }
 
 func (sd *sealed) has(block uint32, entry int, recordID string) bool {
