@@ -70,7 +70,7 @@ var layers = map[string]layer{
 }
 
 // testOnly are packages that only tests import.
-var testOnly = []string{"internal/chaos", "internal/chaos/cmd/prove"}
+var testOnly = []string{"internal/chaos", "internal/chaos/cmd/prove", "internal/ledger/protocol"}
 
 type goPackage struct {
 	ImportPath string

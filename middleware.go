@@ -118,7 +118,7 @@ type ratedExchange struct {
 func (h *metered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, rate := h.exchange()
 	x.ctx.Context = r.Context()
-	x.writer.ResponseWriter, x.writer.request = w, r.Context()
+	x.writer.ResponseWriter, x.writer.request, x.writer.upgrades = w, r.Context(), r.ProtoMajor == 1
 	who, unknown := h.feature.who(h.identify, r)
 	var bad error
 	if h.cfg.keyed {

@@ -44,8 +44,10 @@ func (m *Meter) Quarantine() iter.Seq2[QuarantinedRecord, sink.Outcome] {
 // sink.Voider, to take it back.
 //
 // Guarantee: durable once it returns nil.
-// Blocking: one fsync; voiding may use the network, until ctx ends.
-// Errors: sink.ErrUnknownRecord; a record that waits for no decision; an outcome
+// Blocking: two fsyncs, behind a merge of the route's records that is under way;
+// voiding may use the network, until ctx ends.
+// Errors: sink.ErrUnknownRecord, also for a record that was merged into another before
+// it was ever sent; a record that waits for no decision; an outcome
 // that can't be decided; what the sink says that can't take a record back, after
 // which nothing has changed; ErrClosed.
 func (m *Meter) Settle(ctx context.Context, route, recordID string, as sink.Outcome, note string) error {

@@ -21,6 +21,7 @@ import (
 type responseWriter struct {
 	http.ResponseWriter
 	request  context.Context // its end says that the client has left
+	upgrades bool            // 101 is final, as in HTTP/1; in HTTP/2 it is one more that informs
 	status   int             // first final status; 0: nothing written
 	late     bool            // the client had left before that
 	failed   bool            // a write did not reach the client
@@ -40,13 +41,14 @@ func (w *responseWriter) Unwrap() http.ResponseWriter {
 // do) and must touch nothing.
 func (w *responseWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status) // panics for a bad one
-	if status >= 200 || status == http.StatusSwitchingProtocols {
+	if status >= 200 || status == http.StatusSwitchingProtocols && w.upgrades {
 		w.wrote(status)
 	}
 }
 
+// What a handler writes once it has taken the connection over goes nowhere.
 func (w *responseWriter) wrote(status int) {
-	if w.status == 0 {
+	if w.status == 0 && !w.hijacked {
 		w.status, w.late = status, w.left()
 	}
 }
@@ -105,14 +107,15 @@ func (w *responseWriter) closeNotify() <-chan bool {
 }
 
 func (w *responseWriter) readFrom(src io.Reader) (int64, error) {
-	first, left := w.status == 0, w.left()
+	first, left := w.status == 0 && !w.hijacked, w.left()
 	noting := &source{Reader: src}
 	from := io.Reader(noting)
 	if isFile(src) {
 		from = src // as it is, or the server can't use sendfile
 	}
 	n, err := w.ResponseWriter.(io.ReaderFrom).ReadFrom(from)
-	if first && (n > 0 || err == nil) {
+	// Of nothing nothing is written, and the status can still change.
+	if first && (n > 0 || noting.gave || errors.Is(err, http.ErrContentLength)) {
 		w.status, w.late = http.StatusOK, left
 	}
 	if !noting.failed {
@@ -124,11 +127,13 @@ func (w *responseWriter) readFrom(src io.Reader) (int64, error) {
 // source tells an error of reading from one of writing.
 type source struct {
 	io.Reader
+	gave   bool // something to write
 	failed bool
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
+	s.gave = s.gave || n > 0
 	s.failed = s.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }

@@ -291,7 +291,7 @@ func (l *Ledger) applyDecisions(list []*sealed, decisions map[decisionKey]quaran
 		}
 		sd.mu.Lock()
 		_, err = sd.load()
-		if s := sd.outcomes(block).states[entry]; err == nil && (s.held() || s == delivered && to == voided) {
+		if s := sd.outcomes(block).states[entry]; err == nil && undone(s, to) {
 			if err = sd.decide(block, entry, to); sd.copied && to == pending {
 				err = errors.Join(err, l.doubt(sd, block, entry))
 			}
@@ -303,6 +303,13 @@ func (l *Ledger) applyDecisions(list []*sealed, decisions map[decisionKey]quaran
 		}
 	}
 	return nil
+}
+
+// undone reports whether a decision to bring a record into state to, the latest one
+// about it, can't have been carried out yet if the record is in state s. To send it
+// again can: it may have been attempted since. What ends it stays the end.
+func undone(s, to state) bool {
+	return s.held() || s == delivered && to == voided || !s.settled() && to.settled()
 }
 
 // doubt undoes a decision to send a record again that was found beside a copy: the

@@ -98,8 +98,8 @@ func portions(all []*sealed) (parts [][]*sealed) {
 	return append(parts, all[first:])
 }
 
-// mergeHour merges one group. No record of the route is taken meanwhile. The caller
-// holds tidying.
+// mergeHour merges one group. No record of the route is taken or decided about
+// meanwhile. The caller holds tidying.
 func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	ln := &l.lanes[route]
 	ln.mu.Lock()
@@ -110,6 +110,9 @@ func (l *Ledger) mergeHour(route int, inputs []*sealed) error {
 	for _, sd := range inputs {
 		sd.pin(1) // what is summed up now is what is marked below
 		defer sd.pin(-1)
+		if err := sd.catchUp(); err != nil {
+			return err
+		}
 	}
 	// The merged record begins where the first input does. A series of which that
 	// input has a record with a history of its own would begin there twice.
@@ -344,6 +347,17 @@ func (sd *sealed) anyUndecided(route int) bool {
 		}
 	}
 	return false
+}
+
+// catchUp brings outcomes to disk that could not be written. An attempt of which the
+// disk does not know would be taken for a part of the merge by finishMerges.
+func (sd *sealed) catchUp() error {
+	sd.mu.Lock()
+	defer sd.mu.Unlock()
+	if !sd.ahead {
+		return nil
+	}
+	return sd.flush()
 }
 
 // pin keeps the image in memory while n is above 0.

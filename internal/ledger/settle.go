@@ -31,9 +31,18 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	if err != nil {
 		return err
 	}
+	if r := sd.table[entry]; r >= 0 {
+		// A merge that has summed the record up would bill it all the same.
+		ln := &l.lanes[r]
+		ln.mu.Lock()
+		defer ln.mu.Unlock()
+	}
 	sd.mu.Lock()
 	defer sd.mu.Unlock()
 	if _, err := sd.load(); err != nil {
+		if !l.holds(sd.head.uuid) { // it was merged or settled for good meanwhile
+			return unknownRecord(route, recordID)
+		}
 		return fmt.Errorf("meter: %w", err)
 	}
 	r, err := sd.record(block, entry, 0)
@@ -42,6 +51,8 @@ func (l *Ledger) settle(route, recordID string, as sink.Outcome, note string, fo
 	}
 	o := sd.outcomes(block)
 	switch s := o.states[entry]; {
+	case s == moved:
+		return fmt.Errorf("%w: meter: record %s was never sent, and stands in one of the whole hour on route %q now, under another ID", sink.ErrUnknownRecord, recordID, route)
 	case found != nil && (found.state != s || found.first != o.first[entry]):
 		return fmt.Errorf("meter: record %s has become %v meanwhile: look at it again", recordID, s.outcome())
 	case s == delivered && to == voided && found != nil: // and the biller agreed
@@ -97,7 +108,11 @@ func locate(list []*sealed, route, recordID string) (sd *sealed, block uint32, e
 			}
 		}
 	}
-	return nil, 0, 0, fmt.Errorf("%w: meter: there is no record %q on route %q: it is settled for good, was sent again under another ID (a number at its end), or never was", sink.ErrUnknownRecord, recordID, route)
+	return nil, 0, 0, unknownRecord(route, recordID)
+}
+
+func unknownRecord(route, recordID string) error {
+	return fmt.Errorf("%w: meter: there is no record %q on route %q: it is settled for good, was merged or sent again under another ID, or never was", sink.ErrUnknownRecord, recordID, route)
 }
 
 func (sd *sealed) has(block uint32, entry int, recordID string) bool {

@@ -12,7 +12,7 @@ import (
 
 // lane is one route's side of delivery.
 type lane struct {
-	mu    sync.Mutex       // held while records are chosen
+	mu    sync.Mutex       // held while records are chosen and marked, merged or decided about
 	busy  map[pair]bool    // of unresolved batches
 	lasts map[string]int64 // by series of kind Last: when the newest window began of which a record was attempted
 	ready chan struct{}    // capacity 1
@@ -62,10 +62,25 @@ func (l *Ledger) Take(route, most int, hold func(sink.Feature) bool) (*Batch, er
 		return nil, ErrClosed
 	}
 	b := &Batch{ledger: l, route: route, pairs: make(map[pair]bool)}
-	ln := &l.lanes[route]
+	failed, err := b.fill(most, hold)
+	if len(b.items) == 0 {
+		return nil, failed
+	}
+	if err != nil {
+		b.undo()
+		return nil, errors.Join(failed, err)
+	}
+	return b, nil
+}
+
+// fill chooses records and marks them. A merge must not come between: what it finds
+// attempted, the disk has to know as attempted, too. Segments that can't be read
+// fail alone; err says that nothing may be sent.
+func (b *Batch) fill(most int, hold func(sink.Feature) bool) (failed, err error) {
+	ln := &b.ledger.lanes[b.route]
 	ln.mu.Lock()
-	var failed error
-	for _, sd := range l.sealedNow() {
+	defer ln.mu.Unlock()
+	for _, sd := range b.ledger.sealedNow() {
 		if len(b.items) >= most {
 			break
 		}
@@ -73,14 +88,7 @@ func (l *Ledger) Take(route, most int, hold func(sink.Feature) bool) (*Batch, er
 			failed = errors.Join(failed, err)
 		}
 	}
-	ln.mu.Unlock()
-	if len(b.items) == 0 {
-		return nil, failed
-	}
-	if err := b.mark(); err != nil {
-		return nil, errors.Join(failed, err)
-	}
-	return b, nil
+	return failed, b.mark()
 }
 
 // take adds this segment's records to b. The lane's lock is held.
@@ -231,14 +239,13 @@ func (sd *sealed) supersede(route int, key []byte) error {
 }
 
 // mark makes the batch's attempted states durable. If that fails nothing may be
-// sent, and the records are as they were.
+// sent.
 func (b *Batch) mark() error {
 	for sd, blocks := range b.bySegment() {
 		sd.mu.Lock()
 		err := sd.persist(blocks, true)
 		sd.mu.Unlock()
 		if err != nil {
-			b.undo()
 			return fmt.Errorf("meter: attempt not recorded, so not made: %w", err)
 		}
 	}

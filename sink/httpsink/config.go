@@ -188,7 +188,7 @@ func checkSecret(secret string) error {
 		return errors.New("is empty: set it to a secret that both ends have, best 32 random bytes in hex")
 	case n < minSecret:
 		return fmt.Errorf("has %d bytes: a secret needs at least %d, best 32 random ones in hex", n, minSecret)
-	case strings.TrimSpace(secret) != secret:
+	case len(strings.TrimSpace(secret)) != n:
 		return errors.New("begins or ends with white space, which a file or variable may have added")
 	}
 	return nil

@@ -36,6 +36,7 @@ var proofs = []proof{
 	{"power", "200 power cuts on ext4 and XFS each, by each policy", "./internal/chaos", "TestPowerCut$", []string{"METER_POWER_ROUNDS=200"}},
 	{"steps", "a death between any two steps that change files", "./internal/ledger", "TestDeathBetweenAnyTwoSteps$", nil},
 	{"disk", "a failure of every step, damage to every bit, full disks", "./internal/ledger", "TestOneStepFails$|TestEveryBitOfASegment$|TestDamage$|TestFullDisk$|TestTruncationUnderTheMap$|TestDirectoryDeletedUnderTheProcess$", nil},
+	{"protocol", "models of counting and attempting, checked in full", "./internal/ledger/protocol", ".", nil},
 	{"model", "random operations against a model of them", "./internal/ledger", "TestRandomOperations$", nil},
 	{"network", "500 failing connections for each sink", "./internal/chaos/network", "TestBillsOnceOverABadNetwork$", []string{"METER_NETWORK_ROUNDS=500"}},
 	{"outage", "72 hours without a sink", "./internal/delivery", "TestOutageOf72Hours$", nil},
