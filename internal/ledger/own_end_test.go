@@ -85,7 +85,7 @@ func TestNextEndWithoutAStart(t *testing.T) {
 					require.Equal(t, 4, admitted(t, f, "s", fixed(q), 100), "of the period before")
 					rotate(t, l)
 					if restart {
-						l, f = again(t, l, mode, dir)
+						_, f = again(t, l, mode, dir)
 						require.Equal(t, 10, admitted(t, f, "s", fixed(q), 100))
 						require.Equal(t, end, heldTo(t, f, "s", q).End)
 						return

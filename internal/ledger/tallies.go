@@ -202,7 +202,9 @@ func (t *Tally) count(at when, n int64) {
 	before := t.used()
 	t.month.note(at.used, n)
 	t.own.note(at, n)
-	t.late(at, n)
+	if at.counted < t.own.since {
+		t.late(at, n)
+	}
 	t.noted(before)
 }
 
