@@ -68,8 +68,11 @@ func Prepaid(balance license.Balance, block int64) FeatureOption {
 // maxPrepaidWait bounds how long a call waits for units.
 const maxPrepaidWait = 5 * time.Second
 
-// drawn are the bounds of a limit that has no period.
-func drawn(limit int64) ledger.Quota { return ledger.Quota{Limit: limit, Start: 1, End: 1} }
+// sinceEver is what units are taken of.
+type sinceEver struct{ feature *ledger.Feature }
+
+func (e sinceEver) Begin(subject string) (int64, error)        { return e.feature.BeginEver(subject) }
+func (e sinceEver) Count(subject string) (counted, held int64) { return e.feature.Ever(subject) }
 
 func (p *prepay) validate() error {
 	if isNil(p.balance) {
@@ -101,18 +104,7 @@ func (f *Feature) prepare(p *prepay) error {
 	if err := p.validate(); err != nil {
 		return err
 	}
-	of, err := f.meter.prepaid.Declare(f.name, p.balance, p.block, func(subject string, limit int64) (taken, counted int64, err error) {
-		bounds := drawn(limit) // which count begins with the first of them
-		t, admission, err := f.ledger.Reserve(nil, subject, &bounds, 0, false)
-		if err != nil {
-			return 0, 0, err
-		}
-		if admission != ledger.Refused {
-			t.Release(0)
-		}
-		s := t.Standing()
-		return s.Taken(), s.Counted, nil
-	})
+	of, err := f.meter.prepaid.Declare(f.name, p.balance, p.block, sinceEver{f.ledger})
 	if err != nil && !errors.Is(err, prepaid.ErrClosed) {
 		return fmt.Errorf("Prepaid: %w", err)
 	}
@@ -127,23 +119,28 @@ func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
 	if f.prepaid == nil {
 		return f.refusal(license.Unavailable, c.subject, ErrClosed)
 	}
-	account, err := f.prepaid.Account(c.subject)
-	if err != nil {
-		return f.refusal(license.Unavailable, c.subject, err)
+	account := f.prepaid.Account(c.subject)
+	least, most := n, maxPrepaidWait
+	if wants {
+		least = max(n, 1)
 	}
-	most := maxPrepaidWait
-	if f.meter.cfg.Shadow { // nobody waits for what would not be refused
+	shadow := f.meter.cfg.Shadow
+	if shadow { // nobody waits for what would not be refused
 		most = 0
+	}
+	if least == 0 || shadow { // it is let through in any case
+		if err := account.Begin(); err != nil {
+			return f.refusal(license.Unavailable, c.subject, err)
+		}
 	}
 	var until context.Context
 	for {
-		limit := drawn(account.Enter())
-		t, admission, err := f.ledger.Reserve(c.tallyOfAccount(), c.subject, &limit, n, wants)
+		t, ok, err := f.ledger.ReserveEver(c.tallyOfAccount(), c.subject, account.Enter(), n, wants)
 		account.Leave(n)
 		switch {
 		case err != nil:
 			return f.refusal(license.Unavailable, c.subject, err)
-		case admission != ledger.Refused:
+		case ok:
 			c.reserved(t, n)
 			return nil
 		case until == nil:
@@ -151,29 +148,27 @@ func (c *Call) draw(ctx context.Context, n int64, wants bool) *RefusedError {
 			defer cancel()
 			until = wait
 		}
-		least := n
-		if wants {
-			least = max(n, 1)
-		}
 		if err = until.Err(); err == nil {
 			err = account.Await(until, least)
 		}
 		if err != nil {
-			return c.undrawn(t, err)
+			return c.undrawn(account, err)
 		}
 	}
 }
 
 // undrawn is why there are no units for a call; nil: it goes on without.
-func (c *Call) undrawn(t *ledger.Tally, err error) *RefusedError {
+func (c *Call) undrawn(account *prepaid.Account, err error) *RefusedError {
 	f := c.feature
 	if _, empty := errors.AsType[*prepaid.EmptyError](err); empty {
-		refusal := f.overQuota(c.subject, totalOf(t.Standing()))
+		refusal := f.overQuota(c.subject, f.Total(c.subject))
 		refusal.Cause = err
 		return refusal
 	}
 	if f.meter.cfg.AllowUnknown && !f.meter.closing.Load() {
-		return nil
+		if err = account.Begin(); err == nil { // or nobody would ever pay for it
+			return nil
+		}
 	}
 	f.warn(context.Background(), refused, "prepaid units can't be drawn", err)
 	refusal := f.refusal(license.Unavailable, c.subject, err)
@@ -187,7 +182,7 @@ func (c *Call) undrawn(t *ledger.Tally, err error) *RefusedError {
 // refused for another reason.
 func prepaidDetail(e *RefusedError) string {
 	if _, empty := errors.AsType[*prepaid.EmptyError](e.Cause); empty && e.Total != nil {
-		if e.Total.Left() > 0 {
+		if e.Total.Drawn > 0 {
 			return "What is left of what was bought is too little for this request."
 		}
 		return "What was bought is used up."
@@ -198,16 +193,14 @@ func prepaidDetail(e *RefusedError) string {
 	return ""
 }
 
-// prepaidQuota is the subject's quota, as far as it is known.
-func (f *Feature) prepaidQuota(subject string) license.Quota {
-	if f.prepaid == nil {
-		return noQuota
+// prepaidTotal is the Total of prepaid units.
+func (f *Feature) prepaidTotal(subject string) Total {
+	t := Total{Limit: -1}
+	if f.prepaid != nil {
+		t.Quantity, t.Drawn = f.prepaid.Standing(subject)
+		_, t.Held = f.ledger.Ever(subject)
 	}
-	a := f.prepaid.Known(subject)
-	if a == nil {
-		return noQuota
-	}
-	return license.Quota{Limit: a.Limit(), Start: time.Unix(1, 0)}
+	return t
 }
 
 // SettlePrepaid decides about prepaid units in doubt, which Health names by their id:

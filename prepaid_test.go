@@ -129,12 +129,13 @@ func TestPrepaidRefusals(t *testing.T) {
 		_, _, err := f.Begin(as("s"))
 		refused := asRefused(t, err)
 		require.Equal(t, license.OverQuota, refused.Reason)
-		require.Equal(t, Total{Quantity: 3, Limit: 3, Start: time.Unix(1, 0).UTC()}, *refused.Total)
+		require.Equal(t, Total{Quantity: 3, Limit: -1}, *refused.Total)
 		require.Zero(t, refused.RetryAfter, "nobody knows when more is bought")
 		w := httptest.NewRecorder()
 		WriteProblem(w, httptest.NewRequest("GET", "/", nil), err)
 		require.Equal(t, 402, w.Code)
-		require.Contains(t, w.Body.String(), `"limit":3,"used":3`)
+		require.Contains(t, w.Body.String(), `"used":3,"drawn":0`)
+		require.NotContains(t, w.Body.String(), "limit", "that of what was bought is in the balance")
 		require.Contains(t, w.Body.String(), "What was bought is used up.")
 		_, free, err := f.Begin(as("s"), Quantity(0))
 		require.NoError(t, err, "free")
@@ -144,7 +145,7 @@ func TestPrepaidRefusals(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		_, call, err := f.Begin(as("s"), Hold(50))
 		require.NoError(t, err)
-		require.Equal(t, []int64{3, 50, 53}, []int64{f.Total("s").Quantity, f.Total("s").Held, f.Total("s").Limit})
+		require.Equal(t, []int64{3, 50, 50}, []int64{f.Total("s").Quantity, f.Total("s").Held, f.Total("s").Drawn})
 		require.NoError(t, errors.Join(call.SetQuantity(20), call.Commit()))
 		require.False(t, try(t, f, "s", 1, Hold(1000)))
 
@@ -252,7 +253,7 @@ func TestPrepaidAcrossRestarts(t *testing.T) {
 			require.EqualValues(t, used, f.Total("s").Quantity)
 			if round%2 == 0 {
 				require.NoError(t, m.Flush(t.Context()))
-				require.ErrorContains(t, m.Shutdown(ended), "unused prepaid units of 1 subjects were not returned")
+				require.ErrorContains(t, m.Shutdown(ended), "unused prepaid units, of 1 subject, were not returned")
 				require.Less(t, v.left("s"), int64(1000-used))
 			} else {
 				require.NoError(t, m.Shutdown(t.Context()))
@@ -279,28 +280,41 @@ func TestPrepaidBeginsWhereItBegins(t *testing.T) {
 	}
 }
 
-// What others know of a quota holds for prepaid units.
-func TestPrepaidIsToldAsAQuota(t *testing.T) {
+// Clients are told of no limit, for they have bought more than was drawn; and always in
+// the same way, over restarts, too.
+func TestPrepaidIsToldAsItIs(t *testing.T) {
 	t.Parallel()
 	v := newVendor()
 	v.sell("s", 100)
-	told := make(chan Threshold, 1)
-	m := open(t, func(c *Config) { c.Identify = bySubject })
-	f := m.Feature("f", Prepaid(v.balance(), 10), Thresholds(func(t Threshold) { told <- t }, 50))
+	m := open(t, inDir(t.TempDir()), func(c *Config) { c.Identify = bySubject })
+	f := m.Feature("f", Prepaid(v.balance(), 10))
 	serve := func(h http.Handler) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("X-Subject", "s")
 		h.ServeHTTP(w, r)
 		return w
 	}
-	require.NotContains(t, serve(m.Usage(nil)).Body.String(), "limit", "nothing is known yet")
+	require.JSONEq(t, `{"subject":"s","usage":[{"feature":"f","kind":"sum","quantity":0,"drawn":0}]}`, serve(m.Usage(nil)).Body.String())
 	h := Middleware(f)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") }))
-	require.Contains(t, serve(h).Header().Get("RateLimit"), `"f-quota";r=`)
-	require.Contains(t, serve(m.Usage(nil)).Body.String(), `"quantity":1,"limit":`)
-	for range 9 {
-		serve(h)
+	answer := serve(h)
+	require.Equal(t, 200, answer.Code)
+	require.Empty(t, answer.Header().Values("RateLimit"))
+	require.Empty(t, answer.Header().Values("RateLimit-Policy"))
+	want := `{"subject":"s","usage":[{"feature":"f","kind":"sum","quantity":1,"drawn":9}]}`
+	require.JSONEq(t, want, serve(m.Usage(nil)).Body.String())
+	require.Equal(t, Total{Quantity: 1, Limit: -1, Drawn: 9}, f.Total("s"))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorContains(t, m.Shutdown(ended), "9 unused prepaid units, of 1 subject")
+	m = open(t, inDir(m.cfg.Dir), func(c *Config) { c.Identify = bySubject })
+	f = m.Feature("f", Prepaid(v.balance(), 10))
+	require.JSONEq(t, want, serve(m.Usage(nil)).Body.String())
+	require.NoError(t, f.Add(t.Context(), "s", 12))
+	require.Equal(t, Total{Quantity: 13, Limit: -1, Drawn: -3}, f.Total("s"), "a debt")
+	for subject, total := range f.Totals() {
+		require.Equal(t, "s", subject)
+		require.Equal(t, f.Total("s"), total)
 	}
-	require.Equal(t, 50, (<-told).Percent)
 }
 
 func TestPrepaidWiring(t *testing.T) {
@@ -315,6 +329,7 @@ func TestPrepaidWiring(t *testing.T) {
 		"the block is 2147483648":         {Prepaid(b, 1<<31)},
 		"BalanceConfig.Object":            {Prepaid(v.balance(func(c *cryptolens.BalanceConfig) { c.Object = "" }), 1)},
 		"so its feature must be of kind":  {Prepaid(b, 1), Kind(sink.Max)},
+		"is none: look at what":           {Prepaid(b, 1), Thresholds(func(Threshold) {}, 80)},
 		"needs a balance\x00 of no value": {Prepaid((*cryptolens.Balance)(nil), 1)},
 	} {
 		want, _, _ = strings.Cut(want, "\x00")
@@ -350,12 +365,12 @@ func TestPrepaidDoubtAndSecrets(t *testing.T) {
 		require.EqualValues(t, 800, v.left("s"))
 		health := m.Health()
 		require.ErrorContains(t, health, "100 prepaid units are in doubt")
-		_, after, _ := strings.Cut(health.Error(), "one of them: ")
+		_, after, _ := strings.Cut(health.Error(), "one: ")
 		id, _, _ := strings.Cut(after, " ")
 		require.NoError(t, m.SettlePrepaid(t.Context(), id, true, "the log of the API has it"))
 		require.ErrorIs(t, m.SettlePrepaid(t.Context(), id, true, ""), ErrNotInDoubt)
 		require.NoError(t, m.Health())
-		require.EqualValues(t, 200, f.Total("s").Limit)
+		require.EqualValues(t, 199, f.Total("s").Drawn)
 		require.NoError(t, m.Shutdown(t.Context()))
 		require.EqualValues(t, 999, v.left("s"))
 		file, err := os.ReadFile(filepath.Join(dir, "prepaid"))

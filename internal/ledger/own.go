@@ -164,6 +164,7 @@ func (t *Tally) recover(month int32, at when, n int64) {
 	t.month.note(first.Unix(), n)
 	if at.counted != 0 {
 		t.own.note(at, n)
+		t.ever.note(at, n)
 	}
 }
 

@@ -49,7 +49,7 @@ func TestFaultyBalances(t *testing.T) {
 					strike()
 					time.Sleep(idleAfter + sweepEvery)
 					w.balanced("s")
-					time.Sleep(maxPause + sweepEvery)
+					time.Sleep(maxPause + 2*sweepEvery)
 					_, left := w.bank.state("s")
 					require.EqualValues(t, 299, left, what)
 				} else {
@@ -75,6 +75,7 @@ func TestFaultyBalances(t *testing.T) {
 	}
 }
 
+// What nobody can tell is used and returned by nobody until a person decides.
 func TestUndecidable(t *testing.T) {
 	t.Parallel()
 	for _, applied := range []bool{false, true} {
@@ -129,6 +130,8 @@ func TestUndecidable(t *testing.T) {
 	}
 }
 
+// A process that dies between any two steps, or whose disk fails for one, loses and
+// makes no units.
 func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
 	for _, forever := range []bool{true, false} { // the process dies, or one step fails
@@ -162,7 +165,7 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 					time.Sleep(100 * time.Millisecond)
 				}
 				if !dead.Load() {
-					time.Sleep(idleAfter + 2*maxPause)
+					time.Sleep(idleAfter + 2*maxPause + 2*sweepEvery)
 					_ = w.call(t.Context(), "s", 1)
 				}
 				if !dead.Load() {
@@ -187,6 +190,7 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 	}
 }
 
+// An outcome that can't be noted at once is not asked for again.
 func TestOutcomeIsNotedLater(t *testing.T) {
 	t.Parallel()
 	for _, back := range []bool{false, true} {
@@ -214,7 +218,7 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 			require.ErrorContains(t, w.p.Health(), "disk full")
 			w.bank.fails(nil)
 			full.Store(false)
-			time.Sleep(2 * maxPause)
+			time.Sleep(2*maxPause + 2*sweepEvery)
 			require.NoError(t, w.p.Health())
 			require.NoError(t, w.call(t.Context(), "s", 1))
 			w.balanced("s")
@@ -226,6 +230,8 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 	}
 }
 
+// Random work under random faults, restarts and deaths: at every moment what was bought
+// is somewhere.
 func TestConservation(t *testing.T) {
 	t.Parallel()
 	rounds := 16
@@ -289,7 +295,7 @@ func TestConservation(t *testing.T) {
 			mu.Lock()
 			w.bank.fails(nil)
 			mu.Unlock()
-			time.Sleep(5 * maxPause)
+			time.Sleep(5*maxPause + 5*sweepEvery)
 			require.NoError(t, w.close(t.Context()))
 			for _, s := range subjects {
 				w.balanced(s)

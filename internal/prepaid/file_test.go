@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Counts that a power cut has lost were used all the same.
 func TestLostCountsAreNotUnits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -25,15 +26,16 @@ func TestLostCountsAreNotUnits(t *testing.T) {
 		}
 		synctest.Wait()
 		w.die()
-		marked := w.p.file.states[owner{name, "s"}].Mark
+		marked := w.p.file.states[owner{name, "s"}].Used
 		require.GreaterOrEqual(t, marked, int64(50))
-		w.used.by["s"].counted = 20
+		w.used.cut("s", 40)
 		w.open(10)
 		require.Equal(t, int(100-marked), w.use("s", 1))
 		w.die()
 	})
 }
 
+// A transfer is on the disk before it is sent, and its outcome before it counts.
 func TestTransfersAreSyncedFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -54,13 +56,14 @@ func TestTransfersAreSyncedFirst(t *testing.T) {
 		for range 30 {
 			require.NoError(t, w.call(t.Context(), "s", 1))
 			synctest.Wait()
-			require.Contains(t, string(synced), fmt.Sprintf(`"limit":%d,`, w.f.Known("s").Limit()))
+			require.Contains(t, string(synced), fmt.Sprintf(`"drawn":%d,`, w.f.Known("s").limited()))
 		}
 		require.NoError(t, w.close(t.Context()))
 		require.Zero(t, bad.Load())
 	})
 }
 
+// A file cut anywhere, as by a power cut, says what was durable before.
 func TestTornFile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 10)
@@ -81,8 +84,8 @@ func TestTornFile(t *testing.T) {
 		require.Zero(t, damaged)
 		require.False(t, isCopy)
 		if s := b.states[owner{name, "s"}]; s != nil {
-			require.GreaterOrEqual(t, s.Limit, last)
-			last = s.Limit
+			require.GreaterOrEqual(t, s.Drawn, last)
+			last = s.Drawn
 		}
 	}
 	require.Greater(t, last, int64(0))
@@ -93,6 +96,7 @@ func TestTornFile(t *testing.T) {
 	w.die()
 }
 
+// The units that a copied directory held are in doubt there.
 func TestCopiedDirectory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100)
@@ -117,6 +121,7 @@ func TestCopiedDirectory(t *testing.T) {
 	}
 }
 
+// Another balance is not given what was drawn from the one before.
 func TestAnotherBalance(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100)
