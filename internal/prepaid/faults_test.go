@@ -311,6 +311,140 @@ func TestConservation(t *testing.T) {
 	}
 }
 
+// A decision stays, also when the outcome of a transfer waits to be noted, and is made once.
+func TestDecisionBehindAFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{false, true} { // the doubt itself waits to be noted
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 100)
+			w.bank.forgets = true
+			w.bank.buy("s", 1000)
+			var full atomic.Bool
+			w.step = func(string) error {
+				if full.Load() {
+					return errors.New("disk full")
+				}
+				return nil
+			}
+			if before {
+				require.NoError(t, w.call(t.Context(), "s", 1))
+				w.die()
+				w.bank.address = "another"
+				full.Store(true)
+			} else {
+				w.die()
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+					if read {
+						return fault{}
+					}
+					return fault{after: errNet}
+				})
+			}
+			w.open(100)
+			if !before {
+				require.Error(t, w.call(t.Context(), "s", 1))
+				w.bank.fails(nil)
+				time.Sleep(2 * sweepEvery)
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault { full.Store(!read); return fault{} })
+				require.Error(t, w.call(t.Context(), "s", 1), "drawn, and can't be noted")
+			}
+			synctest.Wait()
+			doubts := w.f.Known("s").now().Aside
+			require.Len(t, doubts, 1)
+			d := doubts[0]
+			require.Error(t, w.p.Settle(t.Context(), d.ID, true, ""), "the disk is full")
+			full.Store(false)
+			w.bank.fails(nil)
+			require.NoError(t, w.p.Settle(t.Context(), d.ID, true, "they were taken"))
+			held := w.f.Known("s").now().Drawn
+			require.EqualValues(t, map[bool]int64{true: 100, false: 200}[before], held)
+			for range 2 {
+				time.Sleep(2 * sweepEvery)
+				require.NoError(t, w.p.Health())
+				require.ErrorIs(t, w.p.Settle(t.Context(), d.ID, true, "again"), ErrUnknown)
+				require.Equal(t, held, w.f.Known("s").now().Drawn)
+				w.balanced("s")
+				w.die()
+				w.open(100)
+			}
+			w.die()
+		})
+	}
+}
+
+// A note that is in the file though its sync failed gives nobody anything: not this
+// process, and not the one after it.
+func TestNoteThatWasNotSynced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 100)
+		w.bank.buy("s", 100)
+		require.NoError(t, w.call(t.Context(), "s", 1))
+		var broken atomic.Bool
+		w.p.file.step = func(what string) error {
+			if broken.Load() && what != "append" {
+				return errors.New("input/output error")
+			}
+			return nil
+		}
+		broken.Store(true)
+		time.Sleep(idleAfter + sweepEvery) // they would be returned
+		synctest.Wait()
+		w.balanced("s")
+		require.True(t, isWait(w.call(t.Context(), "s", 1)), "the file may say that they are on their way")
+		broken.Store(false)
+		time.Sleep(maxPause)
+		require.NoError(t, w.call(t.Context(), "s", 98))
+		w.balanced("s")
+		w.die()
+		w.open(100)
+		synctest.Wait()
+		w.balanced("s")
+		require.Equal(t, 1, w.use("s", 1))
+		w.die()
+	})
+}
+
+// However a Balance's errors are made, they end no process.
+func TestErrorsThatPanic(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]error{"typed nil": (*badError)(nil), "all of it": &badError{panics: true}} {
+		for _, inMove := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 100)
+				w.bank.buy("s", 100)
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+					if read == inMove {
+						return fault{}
+					}
+					return fault{before: bad}
+				})
+				require.True(t, isWait(w.call(t.Context(), "s", 1)), name)
+				require.NotContains(t, w.p.Health().Error(), "secret")
+				w.bank.fails(nil)
+				time.Sleep(sweepEvery)
+				require.Equal(t, 100, w.use("s", 1), name)
+				w.balanced("s")
+				w.die()
+			})
+		}
+	}
+}
+
+type badError struct {
+	after  time.Duration
+	panics bool
+}
+
+func (e *badError) Error() string {
+	if e != nil && e.panics {
+		panic("secret")
+	}
+	return "not now"
+}
+func (e *badError) Is(error) bool             { return e.panics && e.Error() == "" }
+func (e *badError) RetryAfter() time.Duration { return e.after }
+
 // Many subjects share the writes to the file, and what fails of one fails of none for
 // good.
 func TestManySubjectsOnAFailingDisk(t *testing.T) {

@@ -35,6 +35,102 @@ func TestLostCountsAreNotUnits(t *testing.T) {
 	})
 }
 
+// What a power cut has lost is lost once, however often the process starts again.
+func TestRestartsAfterAPowerCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 100)
+		w.bank.buy("s", 200)
+		for range 60 { // the second block is drawn meanwhile
+			require.NoError(t, w.call(t.Context(), "s", 1))
+			synctest.Wait()
+		}
+		marked := w.f.Known("s").now().Used
+		w.die()
+		w.used.cut("s", 60-marked+30)
+		again := int(60 - marked) // these may be used again
+		used := 60
+		for range 3 {
+			w.open(100)
+			synctest.Wait()
+			used += w.use("s", 7) * 7
+			w.die()
+		}
+		require.LessOrEqual(t, used, 200+again)
+		require.Greater(t, used, 190)
+	})
+}
+
+// Before the first attempt of a transfer the disk may take its time: nobody must take the
+// time of the note for that of the attempt.
+func TestTransfersSayWhenTheyWereAttempted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 100)
+		w.bank.buy("s", 100)
+		w.p.file.step = func(what string) error {
+			if what == "sync new" || what == "sync" {
+				time.Sleep(2 * time.Minute)
+			}
+			return nil
+		}
+		age := time.Duration(-1)
+		w.bank.fails(func(_ context.Context, read bool, tr license.Transfer) fault {
+			if read {
+				return fault{}
+			}
+			if age = time.Since(tr.At); !tr.Doubt {
+				time.Sleep(20 * time.Second)
+			}
+			return fault{before: errNet}
+		})
+		require.Error(t, w.call(t.Context(), "s", 1))
+		require.Less(t, age, 2*time.Second)
+		age = -1
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		require.Less(t, age, sweepEvery+2*time.Second, "the first attempt has ended no sooner")
+		w.die()
+		time.Sleep(time.Hour)
+		age = -1
+		w.step = nil
+		w.open(100) // the process may have died a moment ago
+		synctest.Wait()
+		require.LessOrEqual(t, age, time.Second)
+		require.NotEqual(t, time.Duration(-1), age)
+		w.die()
+	})
+}
+
+// Others see by the file's name whether anybody owes anything.
+func TestSettledFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 10)
+	w.bank.buy("s", 20)
+	w.use("s", 1)
+	there := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(w.dir, name))
+		return err == nil
+	}
+	require.NoError(t, w.close(t.Context()))
+	require.True(t, there(settledName) && !there(fileName))
+	var err error
+	w.p, err = Open(Config{Dir: w.dir})
+	require.NoError(t, err)
+	require.NoError(t, w.p.Health(), "nothing is held, so nothing must be declared")
+	require.NoError(t, w.p.Close(t.Context()))
+	w.open(10)
+	w.used.byHand("s", 5)
+	require.NoError(t, w.close(t.Context()))
+	require.True(t, there(fileName) && !there(settledName), "a debt")
+	w.open(10)
+	w.bank.buy("s", 100)
+	time.Sleep(time.Millisecond)
+	require.Equal(t, 95, w.use("s", 1))
+	require.NoError(t, w.close(t.Context()))
+	require.True(t, there(settledName) && !there(fileName))
+}
+
 // A transfer is on the disk before it is sent, and its outcome before it counts.
 func TestTransfersAreSyncedFirst(t *testing.T) {
 	t.Parallel()
