@@ -190,6 +190,65 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 	}
 }
 
+// Whichever write or sync fails, and at whatever step the process then dies: what the
+// failed one has left in the file makes and loses no units.
+func TestDeathAfterAFailedWrite(t *testing.T) {
+	t.Parallel()
+	for failed := 0; ; failed++ {
+		reached := false
+		for after := 1; after < 12; after++ {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 50)
+				w.die()
+				var n atomic.Int64
+				w.step = func(string) error {
+					if at := n.Add(1) - 1; at == int64(failed) || at >= int64(failed+after) {
+						return errDead
+					}
+					return nil
+				}
+				w.bank.fails(func(context.Context, bool, license.Transfer) fault {
+					if n.Load() > int64(failed+after) {
+						return fault{before: errDead}
+					}
+					return fault{}
+				})
+				w.bank.buy("s", 200)
+				w.open(50)
+				for range 3 {
+					for range 30 {
+						_ = w.call(t.Context(), "s", 1)
+						time.Sleep(500 * time.Millisecond)
+						synctest.Wait()
+						w.balanced("s")
+					}
+					time.Sleep(idleAfter + 2*sweepEvery) // they are returned
+					synctest.Wait()
+					w.balanced("s")
+				}
+				w.byHand("s", 5)
+				w.die()
+				reached = n.Load() > int64(failed)
+				w.step = nil
+				w.bank.fails(nil)
+				w.open(50)
+				synctest.Wait()
+				w.balanced("s")
+				w.use("s", 1)
+				require.EqualValues(t, 200, w.used.since("s"), "step %d, and then step %d", failed, failed+after)
+				w.die()
+			})
+		}
+		if !reached {
+			require.Greater(t, failed, 15)
+			return
+		}
+		if testing.Short() {
+			failed += 2
+		}
+	}
+}
+
 // An outcome that can't be noted at once is not asked for again.
 func TestOutcomeIsNotedLater(t *testing.T) {
 	t.Parallel()
@@ -230,8 +289,8 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 	}
 }
 
-// Random work under random faults, restarts and deaths: at every moment what was bought
-// is somewhere.
+// Random work, debts among it, under random faults of balance and disk, restarts and
+// deaths: at every moment what was bought is somewhere, by memory and by the file.
 func TestConservation(t *testing.T) {
 	t.Parallel()
 	rounds := 16
@@ -270,9 +329,28 @@ func TestConservation(t *testing.T) {
 				return r.IntN(n)
 			}
 			w.bank.fails(faulty)
+			var sick atomic.Bool // the disk
+			w.step = func(what string) error {
+				if sick.Load() && pick(3) == 0 {
+					return fmt.Errorf("can't %s", what)
+				}
+				return nil
+			}
+			w.die()
+			w.open(10)
 			for range 400 {
 				s := subjects[pick(3)]
-				switch pick(20) {
+				sick.Store(seed%2 == 1 && pick(4) == 0)
+				switch pick(22) {
+				case 20:
+					w.byHand(s, int64(pick(30)))
+				case 21:
+					if a := w.f.Known(s); a != nil {
+						if aside := a.now().Aside; len(aside) > 0 { // a person who asks the bank
+							d := aside[0]
+							_ = w.p.Settle(t.Context(), d.ID, w.bank.knows(d.ID) != (d.Why == lostReturn), "")
+						}
+					}
 				case 0:
 					w.bank.buy(s, int64(pick(100)))
 				case 1:
@@ -292,19 +370,18 @@ func TestConservation(t *testing.T) {
 					w.balanced(s)
 				}
 			}
-			mu.Lock()
+			sick.Store(false)
 			w.bank.fails(nil)
-			mu.Unlock()
 			time.Sleep(5*maxPause + 5*sweepEvery)
 			require.NoError(t, w.close(t.Context()))
 			for _, s := range subjects {
 				w.balanced(s)
 				bought, left := w.bank.state(s)
 				unused, doubtful := w.here(s)
-				require.LessOrEqual(t, unused, int64(0), "all was returned")
+				require.LessOrEqual(t, unused, int64(0), "all was returned, and a debt stays")
 				if !w.bank.forgets {
 					require.Zero(t, doubtful)
-					require.Equal(t, bought, left+w.used.of(s).counted)
+					require.Equal(t, bought, left+w.used.since(s)+unused)
 				}
 			}
 		})

@@ -123,6 +123,13 @@ func (w *world) conserved(subject string, unused, doubtful int64) {
 	require.GreaterOrEqual(w.t, lowest+doubtful, bought, "units are lost: %d left, %d used, %d unused, %d in doubt", left, used, unused, doubtful)
 }
 
+// byHand counts n that nobody has admitted, unless the account has begun to begin.
+func (w *world) byHand(subject string, n int64) {
+	if a := w.f.Known(subject); a != nil && a.begun.Load() || !w.used.of(subject).begun {
+		w.used.byHand(subject, n)
+	}
+}
+
 // usage counts, as the ledger does.
 type usage struct {
 	mu sync.Mutex
@@ -249,6 +256,13 @@ func (b *bank) fails(how func(ctx context.Context, read bool, t license.Transfer
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fault = how
+}
+
+// knows says whether a transfer was done.
+func (b *bank) knows(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.done[id]
 }
 
 func (b *bank) state(subject string) (bought, left int64) {
