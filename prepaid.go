@@ -42,8 +42,8 @@ type prepay struct {
 // directory next, and declares the feature, goes on with it, as if nothing had happened.
 // So a process keeps at most one and a half blocks of a subject, or what a call needs that
 // reserves more. Choose a block that lasts for some seconds, and that the customer can do
-// without for a while. A subject that was ever let through is remembered, in memory and
-// on disk, for good; one that never had anything is forgotten.
+// without for a while. A subject that was ever let through is remembered for good, in some
+// 1.1 kB of memory and 0.3 kB of disk; one that never was is forgotten.
 //
 // # Too much and too little
 //

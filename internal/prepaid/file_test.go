@@ -102,6 +102,37 @@ func TestTransfersSayWhenTheyWereAttempted(t *testing.T) {
 	})
 }
 
+// A file that was to be written anew, and may have been, is not written on: what comes
+// next is there, and what failed is not.
+func TestRewriteThatFailed(t *testing.T) {
+	t.Parallel()
+	of := func(subject string, drawn int64) line {
+		return line{State: &state{Feature: name, Subject: subject, Drawn: drawn}}
+	}
+	for _, step := range []string{"create", "write", "sync new", "close", "rename", "sync directory", "remove"} {
+		b := file{dir: t.TempDir()}
+		_, _, err := b.open()
+		require.NoError(t, err)
+		require.NoError(t, b.write(of("a", 1)))
+		b.least = -1 << 40 // it has become too large
+		b.step = func(what string) error {
+			if what == step {
+				return errDead
+			}
+			return nil
+		}
+		require.ErrorIs(t, b.write(of("a", 2)), errDead)
+		b.step, b.least = nil, 0
+		require.NoError(t, b.write(of("b", 3)))
+		again := file{dir: b.dir}
+		_, _, err = again.open()
+		require.NoError(t, err)
+		require.EqualValues(t, 1, again.states[owner{name, "a"}].Drawn, step)
+		require.EqualValues(t, 3, again.states[owner{name, "b"}].Drawn, step)
+		b.close(nil)
+	}
+}
+
 // Others see by the file's name whether anybody owes anything.
 func TestSettledFile(t *testing.T) {
 	t.Parallel()

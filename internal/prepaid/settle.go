@@ -46,10 +46,7 @@ func (a *Account) settle(ctx context.Context, id string, held bool, note string)
 }
 
 func (a *Account) decide(id string, held bool, note string) error {
-	if err := a.flush(); err != nil {
-		return err
-	}
-	next := a.now()
+	next := a.now() // which may not be noted yet: it is now
 	i := slices.IndexFunc(next.Aside, func(d doubt) bool { return d.ID == id })
 	if i < 0 {
 		return fmt.Errorf("%w: %q", ErrUnknown, id)
