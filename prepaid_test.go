@@ -496,7 +496,7 @@ func TestPrepaidUnitsAreNotAdopted(t *testing.T) {
 		require.EqualValues(t, 90, v.left("s"))
 		adopting := func(c *Config) { c.Dir, c.Adopt = filepath.Join(base, "two"), filepath.Join(base, "*") }
 		m := open(t, slow(t), adopting)
-		require.ErrorContains(t, m.Health(), "it holds prepaid units")
+		require.ErrorContains(t, m.Health(), "it may hold prepaid units")
 		require.Panics(t, func() { m.Feature("f", Prepaid(v.balance(sole), 10)) })
 		require.NoError(t, m.Shutdown(t.Context()))
 		run(t.Context())

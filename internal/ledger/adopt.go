@@ -70,7 +70,7 @@ func (l *Ledger) adoptDir(dir string) error {
 	}
 	defer lock.Close()
 	if _, err := os.Lstat(filepath.Join(dir, prepaidFile)); err == nil {
-		return errors.New("it holds prepaid units, or a debt of such: have a process open it, declare their features, and shut down, which returns them")
+		return errors.New("it may hold prepaid units, or owe some: have a process open it, declare their features, and shut down, which returns them")
 	}
 	orphan := &store{dir: dir, step: l.store.step}
 	orphan.max.Store(math.MaxInt64)

@@ -25,12 +25,9 @@ func (f *Feature) BeginEver(subject string) (counted int64, err error) {
 			t.ever = period{end: forever, since: at, counted: seen.window}
 			t.learned++
 		}
-		counted, learned := t.ever.counted, t.learned != t.kept
+		counted = t.ever.counted
 		t.mu.Unlock()
-		if learned {
-			err = f.ledger.keepSafely(t, true)
-		}
-		return counted, err
+		return counted, f.ledger.keepSafely(t, true) // also what failed to be kept before
 	}
 }
 

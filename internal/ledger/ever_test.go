@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,4 +112,36 @@ func TestEverIsWhatWasAdded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A count that could not be kept is not taken for one that is.
+func TestEverThatCantBeKept(t *testing.T) {
+	t.Parallel()
+	eachDirMode(t, func(t *testing.T, mode, dir string) {
+		var failing atomic.Bool
+		l := open(t, mode, dir, func(c *Config) {
+			c.step = func(step string) error {
+				if failing.Load() && step == "append periods" || failing.Load() && step == "create periods" {
+					return errors.New("input/output error")
+				}
+				return nil
+			}
+		})
+		f := feature(t, l, "calls", sink.Sum)
+		failing.Store(true)
+		for range 2 {
+			_, err := f.BeginEver("s")
+			require.Error(t, err)
+		}
+		failing.Store(false)
+		time.Sleep(time.Minute) // it is mended
+		_, err := f.BeginEver("s")
+		require.NoError(t, err)
+		require.NoError(t, f.Add("s", 3))
+		rotate(t, l)
+		l, f = again(t, l, mode, dir)
+		counted, err := f.BeginEver("s")
+		require.NoError(t, err)
+		require.EqualValues(t, 3, counted)
+	})
 }

@@ -148,10 +148,13 @@ func (p *periods) keep(t *Tally, always bool) (end int64, err error) {
 		p.mu.Unlock()
 		return end, nil
 	}
-	if frame != nil { // else somebody else has appended it
+	switch {
+	case frame != nil:
 		if err = p.append(frame); err != nil {
 			p.broken = true
 		}
+	case p.broken: // it may be what is missing
+		err = errBroken
 	}
 	upTo := p.appended
 	p.mu.Unlock()

@@ -454,16 +454,17 @@ func TestDecisionBehindAFullDisk(t *testing.T) {
 func TestNoteThatWasNotSynced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 100)
+		w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
 		w.bank.buy("s", 100)
-		require.NoError(t, w.call(t.Context(), "s", 1))
 		var broken atomic.Bool
-		w.p.file.step = func(what string) error {
+		w.step = func(what string) error {
 			if broken.Load() && what != "append" {
 				return errors.New("input/output error")
 			}
 			return nil
 		}
+		w.open(100)
+		require.NoError(t, w.call(t.Context(), "s", 1))
 		broken.Store(true)
 		time.Sleep(idleAfter + sweepEvery) // they would be returned
 		synctest.Wait()

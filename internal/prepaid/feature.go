@@ -162,8 +162,8 @@ func (f *Feature) Standing(subject string) (used, drawn int64) {
 	if a == nil || !a.begun.Load() {
 		return 0, 0
 	}
-	s := a.now() // before the count: what is used meanwhile was drawn
-	counted, _ := f.counts.Count(subject)
+	counted, _ := f.counts.Count(subject) // first: what is drawn meanwhile is used later
+	s := a.now()
 	used = counted - s.Begun
 	return used, s.Drawn - used
 }

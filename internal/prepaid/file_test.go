@@ -66,38 +66,42 @@ func TestRestartsAfterAPowerCut(t *testing.T) {
 func TestTransfersSayWhenTheyWereAttempted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 100)
+		w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
 		w.bank.buy("s", 100)
-		w.p.file.step = func(what string) error {
+		w.step = func(what string) error {
 			if what == "sync new" || what == "sync" {
 				time.Sleep(2 * time.Minute)
 			}
 			return nil
 		}
-		age := time.Duration(-1)
+		w.open(100)
+		const none = -time.Second
+		var age atomic.Int64
+		took := func() time.Duration { return time.Duration(age.Swap(int64(none))) }
 		w.bank.fails(func(_ context.Context, read bool, tr license.Transfer) fault {
 			if read {
 				return fault{}
 			}
-			if age = time.Since(tr.At); !tr.Doubt {
+			age.Store(int64(time.Since(tr.At)))
+			if !tr.Doubt {
 				time.Sleep(20 * time.Second)
 			}
 			return fault{before: errNet}
 		})
 		require.Error(t, w.call(t.Context(), "s", 1))
-		require.Less(t, age, 2*time.Second)
-		age = -1
+		require.Less(t, took(), 2*time.Second)
 		time.Sleep(sweepEvery)
 		synctest.Wait()
-		require.Less(t, age, sweepEvery+2*time.Second, "the first attempt has ended no sooner")
+		require.Less(t, took(), sweepEvery+2*time.Second, "the first attempt has ended no sooner")
 		w.die()
 		time.Sleep(time.Hour)
-		age = -1
+		took()
 		w.step = nil
 		w.open(100) // the process may have died a moment ago
 		synctest.Wait()
-		require.LessOrEqual(t, age, time.Second)
-		require.NotEqual(t, time.Duration(-1), age)
+		last := took()
+		require.NotEqual(t, none, last)
+		require.LessOrEqual(t, last, time.Second)
 		w.die()
 	})
 }

@@ -24,7 +24,7 @@ func (p *Prepaid) Health() error {
 	}
 	p.mu.Unlock()
 	for name, n := range undeclared {
-		errs = append(errs, fmt.Errorf("meter: feature %q has prepaid units of %s from an earlier process, and is not declared as prepaid: declare it, and what is not used can be used or returned", name, count(n, "subject")))
+		errs = append(errs, fmt.Errorf("meter: feature %q may hold prepaid units of %s, by an earlier process, and is not declared as prepaid: declare it, and what is not used is used or returned", name, count(n, "subject")))
 	}
 	return errors.Join(append(errs, p.troubles()...)...)
 }
