@@ -164,10 +164,13 @@ func (a *Account) told(err error) error {
 }
 
 // left is what may still be admitted; below 0: more was used than drawn.
-func (a *Account) left() int64 {
-	limit := a.limited()
+func (a *Account) left() int64 { return a.under(a.limited()) }
+
+// under is what is neither used nor reserved under a limit.
+func (a *Account) under(limit int64) int64 {
+	const most = 1 << 61 // holds may come to any number, where a quota has no limit
 	counted, held := a.of.counts.Count(a.subject)
-	return limit - counted - held
+	return limit - min(counted, most) - min(held, most)
 }
 
 // low is what is left when the next block is drawn.

@@ -69,7 +69,7 @@ func unreturned(all []*Account, ended error) error {
 		a.mu.Lock()
 		s := a.state.clone()
 		s.note(counted)
-		left := max(s.Drawn-s.Used-held, 0)
+		left := max(s.Drawn-s.Used-min(held, 1<<61), 0)
 		if s.Open != nil {
 			left += s.Open.Units
 		}

@@ -130,8 +130,7 @@ func (a *Account) lower() (free int64) {
 	a.mu.Unlock()
 	a.gate.Lock()
 	defer a.gate.Unlock()
-	counted, held := a.of.counts.Count(a.subject)
-	free = max(0, a.limit-counted-held)
+	free = max(0, a.under(a.limit))
 	a.limit -= free
 	return free
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -447,5 +448,25 @@ func TestUnknownSubjectsAreForgotten(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, w.f.accounts, 1)
 		w.die()
+	})
+}
+
+// However much others have reserved, nothing is given back that is not there.
+func TestHoldsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		w.bank.buy("s", 30)
+		require.NoError(t, w.call(t.Context(), "s", 1))
+		w.used.byHand("s", 29)
+		w.used.mu.Lock()
+		w.used.by["s"].held = math.MaxInt64
+		w.used.mu.Unlock()
+		require.Negative(t, w.f.Known("s").left())
+		time.Sleep(idleAfter + 2*sweepEvery)
+		synctest.Wait()
+		w.balanced("s")
+		require.NoError(t, w.p.Close(t.Context()))
+		w.balanced("s")
 	})
 }
