@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -144,4 +146,37 @@ func TestEverThatCantBeKept(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 3, counted)
 	})
+}
+
+// What is counted while the count begins is in it, once.
+func TestEverBeginsWhileOthersCount(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode string) {
+		l := open(t, mode, t.TempDir())
+		f := feature(t, l, "calls", sink.Sum)
+		for i := range 300 {
+			subject := fmt.Sprint("s", i)
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					for range 20 {
+						assert(t, f.Add(subject, 1))
+					}
+				})
+			}
+			all.Go(func() {
+				_, err := f.BeginEver(subject)
+				assert(t, err)
+			})
+			all.Wait()
+			counted, _ := f.Ever(subject)
+			require.EqualValues(t, 80, counted, subject)
+		}
+	})
+}
+
+func assert(t *testing.T, err error) {
+	if err != nil {
+		t.Error(err)
+	}
 }
