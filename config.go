@@ -27,7 +27,8 @@ type Config struct {
 	Sinks []Route
 
 	// Adopt is a glob of directories like Dir; those whose owner is dead are taken
-	// over, but for those that hold prepaid units. "": none.
+	// over, but for those that may hold prepaid units, or owe some. With it no feature can
+	// be Prepaid. "": none.
 	Adopt string
 	// AllowUnknown lets a caller through of whom no verdict can be had, if it is
 	// known whom to bill. Default: refused with 503.

@@ -90,9 +90,9 @@ func (m *Meter) Feature(name string, opts ...FeatureOption) *Feature {
 	return &f
 }
 
-// noteLimit remembers the declaration if it has a Limit. The caller holds mu.
+// noteLimit remembers the declaration if it has a Limit or Prepaid. The caller holds mu.
 func (m *Meter) noteLimit(f *Feature) {
-	if f.limit != nil {
+	if f.limit != nil || f.prepay != nil {
 		m.limited[f.name] = f
 	}
 }
@@ -132,10 +132,13 @@ func (m *Meter) declare(name string, cfg featureConfig, unfit string) *Feature {
 	return f
 }
 
-// unlimitable says why a quota would bound nothing.
+// unlimitable says why a quota would bound nothing, or thresholds be shares of nothing.
 func (c *featureConfig) unlimitable() string {
 	if c.limitless {
 		return "Limit needs a function; leave it out where there is none"
+	}
+	if c.prepaid != nil && c.thresholds != nil {
+		return "Thresholds are shares of a quota, and what is bought by Prepaid is none: look at what the balance has"
 	}
 	option := "Limit"
 	if c.limit == nil {

@@ -168,7 +168,7 @@ func (h *metered) tell(w http.ResponseWriter, x *exchange, rate *rateText, err e
 		return
 	}
 	if call.tally != nil {
-		h.feature.tellQuota(w.Header(), totalOf(call.tally.Standing()))
+		h.feature.tellQuota(w.Header(), call.standing())
 	} else if err == nil && call.repeat != "" {
 		h.feature.tellQuota(w.Header(), h.feature.Total(call.subject))
 	} else if refusal, ok := err.(*RefusedError); ok && refusal.Total != nil { //nolint:errorlint // it is admit's own

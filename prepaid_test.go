@@ -129,12 +129,13 @@ func TestPrepaidRefusals(t *testing.T) {
 		_, _, err := f.Begin(as("s"))
 		refused := asRefused(t, err)
 		require.Equal(t, license.OverQuota, refused.Reason)
-		require.Equal(t, Total{Quantity: 3, Limit: 3, Start: time.Unix(1, 0).UTC()}, *refused.Total)
+		require.Equal(t, Total{Quantity: 3, Limit: -1}, *refused.Total)
 		require.Zero(t, refused.RetryAfter, "nobody knows when more is bought")
 		w := httptest.NewRecorder()
 		WriteProblem(w, httptest.NewRequest("GET", "/", nil), err)
 		require.Equal(t, 402, w.Code)
-		require.Contains(t, w.Body.String(), `"limit":3,"used":3`)
+		require.Contains(t, w.Body.String(), `"used":3,"drawn":0`)
+		require.NotContains(t, w.Body.String(), "limit", "that of what was bought is in the balance")
 		require.Contains(t, w.Body.String(), "What was bought is used up.")
 		_, free, err := f.Begin(as("s"), Quantity(0))
 		require.NoError(t, err, "free")
@@ -144,7 +145,7 @@ func TestPrepaidRefusals(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		_, call, err := f.Begin(as("s"), Hold(50))
 		require.NoError(t, err)
-		require.Equal(t, []int64{3, 50, 53}, []int64{f.Total("s").Quantity, f.Total("s").Held, f.Total("s").Limit})
+		require.Equal(t, []int64{3, 50, 50}, []int64{f.Total("s").Quantity, f.Total("s").Held, f.Total("s").Drawn})
 		require.NoError(t, errors.Join(call.SetQuantity(20), call.Commit()))
 		require.False(t, try(t, f, "s", 1, Hold(1000)))
 
@@ -252,7 +253,7 @@ func TestPrepaidAcrossRestarts(t *testing.T) {
 			require.EqualValues(t, used, f.Total("s").Quantity)
 			if round%2 == 0 {
 				require.NoError(t, m.Flush(t.Context()))
-				require.ErrorContains(t, m.Shutdown(ended), "unused prepaid units of 1 subjects were not returned")
+				require.ErrorContains(t, m.Shutdown(ended), "unused prepaid units, of 1 subject, were not returned")
 				require.Less(t, v.left("s"), int64(1000-used))
 			} else {
 				require.NoError(t, m.Shutdown(t.Context()))
@@ -279,28 +280,135 @@ func TestPrepaidBeginsWhereItBegins(t *testing.T) {
 	}
 }
 
-// What others know of a quota holds for prepaid units.
-func TestPrepaidIsToldAsAQuota(t *testing.T) {
+// Neither a plan that the subject had before, nor one beside, changes what was bought.
+func TestPrepaidBesidePeriods(t *testing.T) {
+	t.Parallel()
+	for _, beside := range []bool{true, false} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			v := newVendor()
+			v.sell("s", 100)
+			m := open(t, slow(t), inDir(dir))
+			now := time.Now()
+			plan := limited(license.Quota{Limit: 1000, Start: now.Add(-time.Hour), End: now.Add(48 * time.Hour)})
+			f := m.Feature("f", plan)
+			for range 50 {
+				require.True(t, try(t, f, "s", 1))
+			}
+			require.NoError(t, m.Shutdown(t.Context()))
+			m = open(t, slow(t), inDir(dir))
+			pre := m.Feature("f", Prepaid(v.balance(sole), 100))
+			used := 0
+			use := func(f *Feature, n int) {
+				for used < n && try(t, f, "s", 1) {
+					used++
+				}
+			}
+			use(pre, 90)
+			if beside {
+				f = m.Feature("f", plan)
+				use(f, 95)
+				require.EqualValues(t, 1000, f.Total("s").Limit)
+			}
+			time.Sleep(50 * time.Hour) // the plan's period ends
+			require.NoError(t, m.Flush(t.Context()))
+			use(pre, 2000)
+			require.Equal(t, 100, used)
+			require.Equal(t, Total{Quantity: 100, Limit: -1}, pre.Total("s"))
+			require.NoError(t, m.Shutdown(t.Context()))
+			require.Zero(t, v.left("s"))
+		})
+	}
+}
+
+// What is counted by hand while the process holds nothing, and what AllowUnknown and
+// Shadow let through, is paid with what is drawn next, over restarts, too.
+func TestPrepaidDebtsSurviveRestarts(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*Config){
+		"by hand":      func(*Config) {},
+		"AllowUnknown": func(c *Config) { c.AllowUnknown = true },
+		"Shadow":       func(c *Config) { c.Shadow = true },
+	} {
+		for _, anew := range []bool{true, false} { // the subject's first calls are those
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				v := newVendor()
+				v.sell("s", 150)
+				used := int64(0)
+				m, f := bench{}, (*Feature)(nil)
+				restart := func() {
+					if m.Meter != nil {
+						_ = m.Shutdown(t.Context())
+					}
+					m = open(t, slow(t), inDir(dir), change)
+					f = m.Feature("f", Prepaid(v.balance(sole), 100))
+				}
+				restart()
+				if !anew || name == "by hand" { // before there was an account they are free
+					require.True(t, try(t, f, "s", 1))
+					used++
+					restart()
+				}
+				v.SetDown(name != "by hand")
+				for range 60 {
+					if name != "by hand" {
+						require.True(t, try(t, f, "s", 1))
+					} else {
+						require.NoError(t, f.Add(t.Context(), "s", 1))
+					}
+					used++
+				}
+				require.EqualValues(t, used, f.Total("s").Quantity)
+				restart()
+				restart()
+				require.EqualValues(t, used, f.Total("s").Quantity, name)
+				v.SetDown(false)
+				time.Sleep(time.Minute)
+				require.True(t, try(t, f, "s", 1))
+				used++
+				require.NoError(t, m.Shutdown(t.Context()))
+				require.EqualValues(t, 150-used, v.left("s"), name)
+			})
+		}
+	}
+}
+
+// Clients are told of no limit, for they have bought more than was drawn; and always in
+// the same way, over restarts, too.
+func TestPrepaidIsToldAsItIs(t *testing.T) {
 	t.Parallel()
 	v := newVendor()
 	v.sell("s", 100)
-	told := make(chan Threshold, 1)
-	m := open(t, func(c *Config) { c.Identify = bySubject })
-	f := m.Feature("f", Prepaid(v.balance(), 10), Thresholds(func(t Threshold) { told <- t }, 50))
+	m := open(t, inDir(t.TempDir()), func(c *Config) { c.Identify = bySubject })
+	f := m.Feature("f", Prepaid(v.balance(), 10))
 	serve := func(h http.Handler) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("X-Subject", "s")
 		h.ServeHTTP(w, r)
 		return w
 	}
-	require.NotContains(t, serve(m.Usage(nil)).Body.String(), "limit", "nothing is known yet")
+	require.JSONEq(t, `{"subject":"s","usage":[{"feature":"f","kind":"sum","quantity":0,"drawn":0}]}`, serve(m.Usage(nil)).Body.String())
 	h := Middleware(f)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") }))
-	require.Contains(t, serve(h).Header().Get("RateLimit"), `"f-quota";r=`)
-	require.Contains(t, serve(m.Usage(nil)).Body.String(), `"quantity":1,"limit":`)
-	for range 9 {
-		serve(h)
+	answer := serve(h)
+	require.Equal(t, 200, answer.Code)
+	require.Empty(t, answer.Header().Values("RateLimit"))
+	require.Empty(t, answer.Header().Values("RateLimit-Policy"))
+	want := `{"subject":"s","usage":[{"feature":"f","kind":"sum","quantity":1,"drawn":9}]}`
+	require.JSONEq(t, want, serve(m.Usage(nil)).Body.String())
+	require.Equal(t, Total{Quantity: 1, Limit: -1, Drawn: 9}, f.Total("s"))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorContains(t, m.Shutdown(ended), "9 unused prepaid units, of 1 subject")
+	m = open(t, inDir(m.cfg.Dir), func(c *Config) { c.Identify = bySubject })
+	f = m.Feature("f", Prepaid(v.balance(), 10))
+	require.JSONEq(t, want, serve(m.Usage(nil)).Body.String())
+	require.NoError(t, f.Add(t.Context(), "s", 12))
+	require.Equal(t, Total{Quantity: 13, Limit: -1, Drawn: -3}, f.Total("s"), "a debt")
+	for subject, total := range f.Totals() {
+		require.Equal(t, "s", subject)
+		require.Equal(t, f.Total("s"), total)
 	}
-	require.Equal(t, 50, (<-told).Percent)
 }
 
 func TestPrepaidWiring(t *testing.T) {
@@ -315,6 +423,7 @@ func TestPrepaidWiring(t *testing.T) {
 		"the block is 2147483648":         {Prepaid(b, 1<<31)},
 		"BalanceConfig.Object":            {Prepaid(v.balance(func(c *cryptolens.BalanceConfig) { c.Object = "" }), 1)},
 		"so its feature must be of kind":  {Prepaid(b, 1), Kind(sink.Max)},
+		"is none: look at what":           {Prepaid(b, 1), Thresholds(func(Threshold) {}, 80)},
 		"needs a balance\x00 of no value": {Prepaid((*cryptolens.Balance)(nil), 1)},
 	} {
 		want, _, _ = strings.Cut(want, "\x00")
@@ -350,12 +459,12 @@ func TestPrepaidDoubtAndSecrets(t *testing.T) {
 		require.EqualValues(t, 800, v.left("s"))
 		health := m.Health()
 		require.ErrorContains(t, health, "100 prepaid units are in doubt")
-		_, after, _ := strings.Cut(health.Error(), "one of them: ")
+		_, after, _ := strings.Cut(health.Error(), "one: ")
 		id, _, _ := strings.Cut(after, " ")
 		require.NoError(t, m.SettlePrepaid(t.Context(), id, true, "the log of the API has it"))
 		require.ErrorIs(t, m.SettlePrepaid(t.Context(), id, true, ""), ErrNotInDoubt)
 		require.NoError(t, m.Health())
-		require.EqualValues(t, 200, f.Total("s").Limit)
+		require.EqualValues(t, 199, f.Total("s").Drawn)
 		require.NoError(t, m.Shutdown(t.Context()))
 		require.EqualValues(t, 999, v.left("s"))
 		file, err := os.ReadFile(filepath.Join(dir, "prepaid"))
@@ -387,7 +496,7 @@ func TestPrepaidUnitsAreNotAdopted(t *testing.T) {
 		require.EqualValues(t, 90, v.left("s"))
 		adopting := func(c *Config) { c.Dir, c.Adopt = filepath.Join(base, "two"), filepath.Join(base, "*") }
 		m := open(t, slow(t), adopting)
-		require.ErrorContains(t, m.Health(), "it holds prepaid units")
+		require.ErrorContains(t, m.Health(), "it may hold prepaid units")
 		require.Panics(t, func() { m.Feature("f", Prepaid(v.balance(sole), 10)) })
 		require.NoError(t, m.Shutdown(t.Context()))
 		run(t.Context())

@@ -23,6 +23,7 @@ type problem struct {
 	Limit   *int64         `json:"limit,omitempty"` // the rest only if a quota is in the way
 	Used    *int64         `json:"used,omitempty"`
 	Held    int64          `json:"held,omitempty"`
+	Drawn   *int64         `json:"drawn,omitempty"` // prepaid units, instead of a limit
 	Reset   *time.Time     `json:"reset,omitempty"`
 }
 
@@ -53,7 +54,8 @@ const quotaTooSmall = "What is left of the quota of this period is too little fo
 // WWW-Authenticate; 429 carries Retry-After in whole seconds, rounded up, at least 1,
 // and 503 does if the time is known. Where a quota of this process is in the way, the
 // problem has the members limit and used, in units, held, what running calls have
-// reserved, and reset, the end of the period. Neither keys nor the
+// reserved, and reset, the end of the period; where what was bought is used up, it has drawn
+// instead of limit and reset (see [Total]). Neither keys nor the
 // error's cause are shown. Call it before anything else was written.
 func WriteProblem(w http.ResponseWriter, r *http.Request, err error) {
 	h := w.Header()
@@ -108,7 +110,10 @@ func describe(e *RefusedError) problem {
 	}
 	if t := e.Total; t != nil {
 		used := (&ledger.Standing{Counted: t.Quantity, Used: t.Used}).Taken()
-		p.Limit, p.Used, p.Held = &t.Limit, &used, t.Held
+		p.Used, p.Held = &used, t.Held
+		if p.Limit = &t.Limit; t.Limit < 0 {
+			p.Limit, p.Drawn = nil, &t.Drawn
+		}
 		if !t.End.IsZero() {
 			p.Reset = &t.End
 		}

@@ -60,8 +60,6 @@ func (f *Feature) limitOf(ctx context.Context, subject string) (q license.Quota,
 // quotaOf is the subject's quota: that of the verdict, or else of Limit.
 func (f *Feature) quotaOf(ctx context.Context, subject string, given *license.Quota) (license.Quota, error) {
 	switch {
-	case f.prepay != nil:
-		return f.prepaidQuota(subject), nil
 	case given != nil:
 		return *given, nil
 	case f.limit != nil:
@@ -131,6 +129,14 @@ func (f *Feature) overQuota(subject string, total Total) *RefusedError {
 		refusal.RetryAfter = max(time.Until(total.End), 0)
 	}
 	return refusal
+}
+
+// standing is how the call's subject stands with what the call was held to.
+func (c *Call) standing() Total {
+	if c.feature.prepay != nil {
+		return c.feature.prepaidTotal(c.subject)
+	}
+	return totalOf(c.tally.Standing())
 }
 
 // boundsOf is a quota for the ledger.

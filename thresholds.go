@@ -33,7 +33,7 @@ type thresholds struct {
 // again of each threshold that was reached before, so a hook that must not repeat
 // itself has to remember; and what a dying process had no time to tell is told then.
 //
-// No percents, one below 1, or a nil hook, is a panic of [Meter.Feature].
+// No percents, one below 1, a nil hook, or [Prepaid], is a panic of [Meter.Feature].
 func Thresholds(hook func(Threshold), percents ...int) FeatureOption {
 	sorted := slices.Compact(slices.Sorted(slices.Values(percents)))
 	return featureOption(func(c *featureConfig) { c.thresholds = &thresholds{hook, sorted} })

@@ -10,7 +10,9 @@ import (
 )
 
 // Total is a subject's use of a feature in one period: that of its quota, or without
-// one the calendar month in UTC.
+// one the calendar month in UTC. With [Prepaid] it is all that the subject has used since
+// something was drawn for it first, and has neither Limit nor Start: bought is what is
+// left in the balance, Quantity, Drawn, and what is in doubt, of all processes together.
 //
 // Concurrency: a plain value.
 type Total struct {
@@ -19,6 +21,10 @@ type Total struct {
 	Used       int64     // units that others are known to have used of the quota
 	Limit      int64     // of all three together; -1: none, or none known since this process began
 	Start, End time.Time // the period, [Start, End); zero: since ever, and no end that is known
+
+	// Drawn is how many units this process has drawn of what the subject has bought, and
+	// not used, Held included; below 0: it has used more. Without Prepaid it is 0.
+	Drawn int64
 }
 
 // Left is how many units of the quota are left: Limit less Quantity, Held and Used, not
@@ -37,6 +43,9 @@ func (t Total) Left() int64 {
 //
 // Blocking: no.
 func (f *Feature) Total(subject string) Total {
+	if f.prepay != nil {
+		return f.prepaidTotal(subject)
+	}
 	if t := f.ledger.Tally(subject); t != nil {
 		return totalOf(t.Standing())
 	}

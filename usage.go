@@ -19,6 +19,7 @@ type usageOf struct {
 	Quantity int64      `json:"quantity"`
 	Held     int64      `json:"held,omitempty"`
 	Used     int64      `json:"used,omitempty"`
+	Drawn    *int64     `json:"drawn,omitempty"`
 	Limit    *int64     `json:"limit,omitempty"`
 	Left     *int64     `json:"left,omitempty"`
 	Start    *time.Time `json:"start,omitempty"`
@@ -35,12 +36,14 @@ type usageOf struct {
 // Checker, as for [Middleware], also under [Config.AllowUnknown]: who claims to be
 // somebody is shown nothing while nobody can tell whether that is so. Keys are not
 // shown. features are told of in their order; none: all that are declared, by name,
-// each as the latest declaration with a Limit has it. A feature that the Checker denies
+// each as the latest declaration with a Limit or Prepaid has it. A feature that the Checker denies
 // is left out, but not when it is unpaid or used up; when none is left, the answer is
 // the refusal. Nothing is counted, reserved, taken of a rate or changed of a quota.
 //
 // limit and left are there if a quota is; held is what running calls have reserved of
-// it, used what others are known to have used.
+// it, used what others are known to have used. With [Prepaid] quantity is all that was
+// used since something was drawn first, drawn what is drawn here of what was bought, and
+// not used; it is no limit, for the balance has more.
 //
 // Usage panics, at wiring, when nothing says who calls.
 func (m *Meter) Usage(identify Identify, features ...*Feature) http.Handler {
@@ -117,12 +120,15 @@ func (u *usage) look(f *Feature, r *http.Request) (subject string, told usageOf,
 		return "", told, f.refusal(license.Unavailable, subject, nil)
 	}
 	t := f.Total(subject)
-	if verdict.Quota != nil || f.limit != nil {
+	if f.prepay == nil && (verdict.Quota != nil || f.limit != nil) {
 		if q, err := f.quotaOf(ctx, subject, verdict.Quota); err == nil {
 			t = f.totalUnder(subject, q)
 		}
 	}
 	told = usageOf{Feature: f.name, Unit: f.unit, Kind: f.kind.String(), Quantity: t.Quantity, Held: t.Held, Used: t.Used}
+	if f.prepay != nil {
+		told.Drawn = &t.Drawn
+	}
 	if t.Limit >= 0 {
 		left := t.Left()
 		told.Limit, told.Left = &t.Limit, &left

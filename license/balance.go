@@ -8,7 +8,8 @@ import (
 
 // Balance holds what subjects have bought and not used yet, in units. meter draws from
 // it in blocks, and returns what it has not used; see meter.Prepaid. Both methods must
-// return when ctx ends. Their errors are shown in Health, so they must hold no key.
+// return when ctx ends. Their errors are shown in Health, so they must hold no key; one
+// that has RetryAfter() time.Duration says when to ask again, at most 5 min later.
 //
 // It may also have Validate() error, for faults of its configuration; Address() string,
 // which names where the balances are, and no secret; and Close() error.
@@ -43,7 +44,7 @@ type Funds struct {
 }
 
 // Transfer is a movement of units out of a balance or, if Back, into it. It is the same
-// in every attempt, but for Doubt.
+// in every attempt, but for Doubt and At.
 //
 // Concurrency: a plain value.
 type Transfer struct {
@@ -52,7 +53,7 @@ type Transfer struct {
 	Units            int64 // at least 1
 	Back             bool
 	Before           Funds     // what Read told before the first attempt
-	At               time.Time // of the first attempt
+	At               time.Time // of the first attempt, which was over by then if Doubt
 	Doubt            bool      // an attempt before this one may have been applied
 }
 

@@ -15,8 +15,12 @@ import (
 	"github.com/inprocess/meter/internal/disk"
 )
 
-// prepaidFile is not the ledger's: it says what subjects may use by the counts beside it.
-const prepaidFile = "prepaid"
+// These are not the ledger's: they say what subjects may use by the counts beside them,
+// and by settledFile that is nothing.
+const (
+	prepaidFile = "prepaid"
+	settledFile = "prepaid-settled"
+)
 
 // adoptOrphans takes over the directories that Adopt names and whose owners are
 // dead. Each file is taken alone and speaks for itself, so that a death in
@@ -66,7 +70,7 @@ func (l *Ledger) adoptDir(dir string) error {
 	}
 	defer lock.Close()
 	if _, err := os.Lstat(filepath.Join(dir, prepaidFile)); err == nil {
-		return errors.New("it holds prepaid units: have a process open it, declare their features, and shut down, which returns them")
+		return errors.New("it may hold prepaid units, or owe some: have a process open it, declare their features, and shut down, which returns them")
 	}
 	orphan := &store{dir: dir, step: l.store.step}
 	orphan.max.Store(math.MaxInt64)
@@ -122,7 +126,7 @@ func (l *Ledger) adoptDir(dir string) error {
 	if err := l.adoptRetained(orphan, len(theirs.books) > 0); err != nil {
 		return err
 	}
-	for _, name := range []string{totalsFile, periodsFile, quarantineFile, sinceFile, formatFile, lockFile} {
+	for _, name := range []string{totalsFile, periodsFile, quarantineFile, sinceFile, settledFile, formatFile, lockFile} {
 		l.store.remove(filepath.Join(dir, name))
 	}
 	os.Remove(dir) // stays if it holds retained or damaged files

@@ -252,7 +252,7 @@ func FuzzTotals(f *testing.F) {
 		fo.highWater = 1_000_000 + int64(i)
 		fo.books[account{"calls", "main", delivered}] = 1 << (10 * i)
 		fo.addUsage(usageKey{sampleKeys[0], 24000, sink.Sum}, 1_000_000, 1<<(10*i))
-		fo.addPeriod(periodKey{sampleKeys[0], 1_000_000}, period{start: 900_000, end: forever, since: 1_000_000, base: 5, after: 6, counted: 1 << (10 * i)})
+		fo.addPeriod(periodKey{sampleKeys[0], 1_000_000, false}, period{start: 900_000, end: forever, since: 1_000_000, base: 5, after: 6, counted: 1 << (10 * i)})
 		file = append(file, fo.encode()...)
 		ends = append(ends, len(file))
 	}
@@ -283,7 +283,7 @@ func FuzzTotals(f *testing.F) {
 		require.Zero(t, sum&^(1|1<<10|1<<20), "every segment counts once or not at all")
 		require.GreaterOrEqual(t, sum, want)
 		require.Equal(t, sum, all.usages[usageKey{sampleKeys[0], 24000, sink.Sum}].quantity)
-		require.Zero(t, all.periods[periodKey{sampleKeys[0], 1_000_000}].counted&^sum, "ditto in its period")
+		require.Zero(t, all.periods[periodKey{sampleKeys[0], 1_000_000, false}].counted&^sum, "ditto in its period")
 
 		fo := newFold(uuid{})
 		if fo.decodeInto(content) != nil {
@@ -301,7 +301,7 @@ func FuzzTotals(f *testing.F) {
 func FuzzPeriods(f *testing.F) {
 	frame := func(p period) []byte {
 		b := newFold(uuid{}).preamble(nil)
-		b = appendPeriod(append(b, 'p', 0), periodKey{sampleKeys[0], p.since}, p)
+		b = appendPeriod(b, periodKey{sampleKeys[0], p.since, false}, p)
 		return appendFrame(nil, uuid{}, framePeriod, b)
 	}
 	good := frame(period{start: 1, end: forever, since: 2, base: 3})

@@ -235,6 +235,7 @@ func (l *Ledger) openDir(cfg Config) (err error) {
 		}
 		if l.periods, err = openPeriods(l.store, all); err == nil {
 			l.resume(all)
+			l.resumeEver(all)
 		}
 	})
 	if err != nil {

@@ -164,6 +164,7 @@ func (t *Tally) recover(month int32, at when, n int64) {
 	t.month.note(first.Unix(), n)
 	if at.counted != 0 {
 		t.own.note(at, n)
+		t.ever.note(at, n)
 	}
 }
 
@@ -190,17 +191,32 @@ func (t *Tally) lookAgain(at when, n int64) {
 	before := t.used()
 	missing := min(n, max(0, seen.month-t.month.counted))
 	t.month.counted = add(t.month.counted, missing)
-	switch {
-	case !t.own.has(at):
+	if t.own.has(at) {
+		t.own.catchUp(at, n, missing, seen.window, began)
+	} else {
 		t.late(at, missing)
-	case at.counted > t.own.since: // nobody has looked since then
-		t.own.note(at, n)
-	case t.own.since == began:
-		t.own.counted = max(t.own.counted, add(t.own.base, seen.window))
-	default:
-		t.own.note(at, missing)
+	}
+	if t.ever.has(at) {
+		_, all := t.look(t.ever.start)
+		t.ever.catchUp(at, n, missing, all.window, began)
+	} else {
+		t.noteEver(at, missing)
 	}
 	t.noted(before)
+}
+
+// catchUp counts what was counted past a period that it belongs to: n, of which as much is
+// missing in the running month, while the running window, which has begun at a second, has
+// window in all.
+func (p *period) catchUp(at when, n, missing, window, began int64) {
+	switch {
+	case at.counted > p.since: // nobody has looked since then
+		p.note(at, n)
+	case p.since == began:
+		p.counted = max(p.counted, add(p.base, window))
+	default:
+		p.note(at, missing)
+	}
 }
 
 // outlives reports whether a period could still matter that begins at a second or

@@ -8,6 +8,7 @@ import (
 type periodKey struct {
 	key   string // of the series without dimensions
 	since int64
+	ever  bool // the count of BeginEver, not that of a quota
 }
 
 // addPeriod brings in what a fold, or the file of bounds, says of a period: what was
@@ -17,11 +18,11 @@ func (f *fold) addPeriod(k periodKey, p period) {
 	f.periods[k] = p
 }
 
-// latest are the newest periods of each subject.
-func (f *fold) latest() map[string]periodKey {
+// latest are the newest periods of each subject, those of quotas or those since ever.
+func (f *fold) latest(ever bool) map[string]periodKey {
 	newest := make(map[string]periodKey)
 	for k := range f.periods {
-		if known, ok := newest[k.key]; !ok || k.since > known.since {
+		if known, ok := newest[k.key]; k.ever == ever && (!ok || k.since > known.since) {
 			newest[k.key] = k
 		}
 	}
@@ -30,8 +31,8 @@ func (f *fold) latest() map[string]periodKey {
 
 // eachPeriod calls visit for the newest period of each subject, with its tally's lock
 // held, and returns those for which visit says so.
-func (l *Ledger) eachPeriod(all *fold, visit func(k periodKey, t *Tally) bool) (chosen []*Tally) {
-	for key, k := range all.latest() {
+func (l *Ledger) eachPeriod(all *fold, ever bool, visit func(k periodKey, t *Tally) bool) (chosen []*Tally) {
+	for key, k := range all.latest(ever) {
 		feature, subject, _, err := decodeKey([]byte(key))
 		if err != nil {
 			continue
@@ -57,7 +58,7 @@ func (l *Ledger) eachPeriod(all *fold, visit func(k periodKey, t *Tally) bool) (
 // resume gives subjects the periods that this directory's last process knew, with what
 // was folded away of them.
 func (l *Ledger) resume(all *fold) {
-	l.eachPeriod(all, func(k periodKey, t *Tally) bool {
+	l.eachPeriod(all, false, func(k periodKey, t *Tally) bool {
 		t.own, t.usesOwn = all.periods[k], true
 		t.own.counted = add(t.own.counted, t.own.base)
 		l.periodEnds.add(t.own.end)
@@ -84,7 +85,7 @@ func (t *Tally) catchUp() {
 // its windows come: of subjects of whom none are known here, or none that run. What was
 // counted in a period before that is told by adoptedUse.
 func (l *Ledger) adoptPeriods(all *fold) {
-	for _, t := range l.eachPeriod(all, func(k periodKey, t *Tally) bool {
+	for _, t := range l.eachPeriod(all, false, func(k periodKey, t *Tally) bool {
 		theirs := all.periods[k]
 		theirs.roll(l.began.Load())
 		at, seen := t.look(theirs.start)
@@ -111,7 +112,7 @@ func (l *Ledger) adoptPeriods(all *fold) {
 func (l *Ledger) adoptedUse(all *fold, waiting []*sealed) map[periodKey]period {
 	type both struct{ theirs, own period }
 	shared := make(map[string]*both)
-	l.eachPeriod(all, func(k periodKey, t *Tally) bool {
+	l.eachPeriod(all, false, func(k periodKey, t *Tally) bool {
 		theirs := all.periods[k]
 		theirs.roll(l.began.Load())
 		if own := t.own; theirs.since == k.since && theirs.start < own.end && own.start < theirs.end {
@@ -138,7 +139,7 @@ func (l *Ledger) adoptedUse(all *fold, waiting []*sealed) map[periodKey]period {
 	use := make(map[periodKey]period, len(shared))
 	for key, b := range shared {
 		b.own.counted = add(b.own.counted, b.theirs.base)
-		use[periodKey{key, b.own.since}] = b.own
+		use[periodKey{key, b.own.since, false}] = b.own
 	}
 	return use
 }
@@ -167,7 +168,7 @@ func (sd *sealed) eachSum(visit func(feature, subject string, at when, n int64))
 
 // addUse counts what was adopted.
 func (l *Ledger) addUse(use map[periodKey]period) {
-	l.eachPeriod(&fold{periods: use}, func(k periodKey, t *Tally) bool {
+	l.eachPeriod(&fold{periods: use}, false, func(k periodKey, t *Tally) bool {
 		if t.own.since == k.since {
 			t.own.counted = add(t.own.counted, use[k].counted)
 		}
@@ -175,20 +176,25 @@ func (l *Ledger) addUse(use map[periodKey]period) {
 	})
 }
 
-// periodOf says to which of the subject's periods that belongs which is about to be
-// folded; ok is false if to none that still matters.
-func (f *Feature) periodOf(key []byte, at when) (k periodKey, p period, ok bool) {
+// periodsOf visits those of the subject's periods to which that belongs which is about
+// to be folded, and that still matter.
+func (f *Feature) periodsOf(key []byte, at when, visit func(periodKey, period)) {
 	_, subject, _, err := decodeKey(key)
 	if err != nil {
-		return k, p, false
+		return
 	}
 	t := f.Tally(subject)
 	if t == nil {
-		return k, p, false
+		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	p = t.own
-	p.roll(at.counted)
-	return periodKey{string(t.plain.appendKey(nil)), p.since}, p, p.has(at)
+	own, ever, name := t.own, t.ever, string(t.plain.appendKey(nil))
+	t.mu.Unlock()
+	own.roll(at.counted)
+	if own.has(at) {
+		visit(periodKey{name, own.since, false}, own)
+	}
+	if ever.has(at) {
+		visit(periodKey{name, ever.since, true}, ever)
+	}
 }

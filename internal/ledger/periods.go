@@ -37,7 +37,11 @@ const (
 )
 
 func appendPeriod(b []byte, k periodKey, p period) []byte {
-	b = appendText(b, k.key)
+	kind := byte(0)
+	if k.ever {
+		kind = 1
+	}
+	b = appendText(append(b, 'p', kind), k.key)
 	for _, n := range [...]int64{k.since, p.start, p.end, p.base, p.after, p.counted} {
 		b = binary.AppendVarint(b, n)
 	}
@@ -67,17 +71,21 @@ func readPeriods(data []byte, all *fold) {
 
 // keep keeps the bounds of a tally's period. It returns once they are as safe as counts
 // are, or Health says why not.
-func (l *Ledger) keep(t *Tally) {
+func (l *Ledger) keep(t *Tally) { _ = l.keepSafely(t, l.syncAlways) }
+
+// keepSafely is keep that returns the error, too; always: safe from power loss.
+func (l *Ledger) keepSafely(t *Tally, always bool) error {
 	l.periodic.Store(true)
 	if l.periods == nil {
 		_, n, end := t.bounds()
 		t.keptAt(n)
 		l.endWindowAt(end)
-		return
+		return nil
 	}
-	end, err := l.periods.keep(t, l.syncAlways)
+	end, err := l.periods.keep(t, always)
 	l.tellPeriods(err)
 	l.endWindowAt(end)
+	return err
 }
 
 // endWindowAt has a window end where a period does.
@@ -113,12 +121,16 @@ func (t *Tally) bounds() (frame []byte, learned uint32, end int64) {
 	return t.frame(), t.learned, t.own.end
 }
 
-// frame is of the tally's period. The caller holds mu.
+// frame is of the tally's periods. The caller holds mu.
 func (t *Tally) frame() []byte {
-	own := t.own
-	own.counted = 0 // stands in the windows and in the totals
 	b := newFold(uuid{}).preamble(nil)
-	b = appendPeriod(append(b, 'p', 0), periodKey{string(t.plain.appendKey(nil)), own.since}, own)
+	key := string(t.plain.appendKey(nil))
+	for i, p := range [...]period{t.own, t.ever} {
+		if p.end != 0 {
+			p.counted = 0 // stands in the windows and in the totals
+			b = appendPeriod(b, periodKey{key, p.since, i == 1}, p)
+		}
+	}
 	return appendFrame(nil, uuid{}, framePeriod, b)
 }
 
@@ -132,12 +144,17 @@ func (t *Tally) keptAt(learned uint32) {
 func (p *periods) keep(t *Tally, always bool) (end int64, err error) {
 	p.mu.Lock()
 	frame, learned, end := t.bounds()
-	if frame == nil || p.closed {
+	if p.closed {
 		p.mu.Unlock()
 		return end, nil
 	}
-	if err = p.append(frame); err != nil {
-		p.broken = true
+	switch {
+	case frame != nil:
+		if err = p.append(frame); err != nil {
+			p.broken = true
+		}
+	case p.broken: // it may be what is missing
+		err = errBroken
 	}
 	upTo := p.appended
 	p.mu.Unlock()
@@ -249,7 +266,7 @@ func (p *periods) rewrite(features []*Feature) error {
 		for s, t := range f.tallies.bySeries.Range {
 			t := t.(*Tally)
 			t.mu.Lock()
-			if t.plain == s.(*Series) && t.own.end != 0 {
+			if t.plain == s.(*Series) && (t.own.end != 0 || t.ever.end != 0) {
 				b = append(b, t.frame()...)
 			}
 			t.mu.Unlock()

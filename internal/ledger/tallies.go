@@ -202,6 +202,7 @@ func (t *Tally) count(at when, n int64) {
 	before := t.used()
 	t.month.note(at.used, n)
 	t.own.note(at, n)
+	t.noteEver(at, n)
 	if at.counted < t.own.since {
 		t.late(at, n)
 	}
@@ -254,7 +255,7 @@ func (f *Feature) forgetIdle() {
 func (t *Tally) idle() bool {
 	at := t.feature.ledger.began.Load()
 	t.roll(at)
-	return t.running == 0 && t.month.counted == 0 && !t.own.outlives(at) && t.plain.seg.Load() == nil
+	return t.running == 0 && t.month.counted == 0 && t.ever.end == 0 && !t.own.outlives(at) && t.plain.seg.Load() == nil
 }
 
 // leave has a series count through no tally, unless it has another one. The caller holds

@@ -50,6 +50,7 @@ type footing struct {
 	month   span
 	own     period // of a quota with bounds of its own
 	usesOwn bool
+	ever    period // since units were bought; see BeginEver
 }
 
 // span is what was counted in windows that begin in [start, end).

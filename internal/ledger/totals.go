@@ -115,7 +115,7 @@ func (f *fold) encode() []byte {
 		}
 	}
 	for k, p := range f.periods {
-		b = appendPeriod(append(b, 'p', 0), k, p)
+		b = appendPeriod(b, k, p)
 		if len(b) > foldFrameBytes {
 			emit(false)
 		}
@@ -174,7 +174,7 @@ func (f *fold) decodeInto(b []byte) error {
 				f.addUsage(k, at, quantity)
 			}
 		case 'p':
-			k := periodKey{text(), number()}
+			k := periodKey{text(), number(), code != 0}
 			p := period{since: k.since, start: number(), end: number(), base: number(), after: number(), counted: number()}
 			if ok {
 				f.addPeriod(k, p)
@@ -334,8 +334,8 @@ func (t *totals) compact(keep int32) error {
 			delete(all.usages, k)
 		}
 	}
-	newest := all.latest()
-	maps.DeleteFunc(all.periods, func(k periodKey, _ period) bool { return k != newest[k.key] })
+	own, ever := all.latest(false), all.latest(true)
+	maps.DeleteFunc(all.periods, func(k periodKey, _ period) bool { return k != own[k.key] && k != ever[k.key] })
 	all.segment, all.books, all.highWater = uuid{}, fresh.books, fresh.highWater
 	b := all.encode()
 	for u := range fresh.folded {
@@ -400,9 +400,9 @@ func (sd *sealed) addPeriod(f *fold, block uint32) {
 		return
 	}
 	if feature := sd.ledger.featureFromDisk(name, sink.Sum); feature != nil {
-		if k, p, ok := feature.periodOf(sd.img.key(block), sd.when(block)); ok {
+		feature.periodsOf(sd.img.key(block), sd.when(block), func(k periodKey, p period) {
 			p.counted = sd.img.quantity(block)
 			f.addPeriod(k, p)
-		}
+		})
 	}
 }

@@ -49,7 +49,7 @@ func TestFaultyBalances(t *testing.T) {
 					strike()
 					time.Sleep(idleAfter + sweepEvery)
 					w.balanced("s")
-					time.Sleep(maxPause + sweepEvery)
+					time.Sleep(maxPause + 2*sweepEvery)
 					_, left := w.bank.state("s")
 					require.EqualValues(t, 299, left, what)
 				} else {
@@ -75,6 +75,7 @@ func TestFaultyBalances(t *testing.T) {
 	}
 }
 
+// What nobody can tell is used and returned by nobody until a person decides.
 func TestUndecidable(t *testing.T) {
 	t.Parallel()
 	for _, applied := range []bool{false, true} {
@@ -129,6 +130,8 @@ func TestUndecidable(t *testing.T) {
 	}
 }
 
+// A process that dies between any two steps, or whose disk fails for one, loses and
+// makes no units.
 func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
 	for _, forever := range []bool{true, false} { // the process dies, or one step fails
@@ -162,7 +165,7 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 					time.Sleep(100 * time.Millisecond)
 				}
 				if !dead.Load() {
-					time.Sleep(idleAfter + 2*maxPause)
+					time.Sleep(idleAfter + 2*maxPause + 2*sweepEvery)
 					_ = w.call(t.Context(), "s", 1)
 				}
 				if !dead.Load() {
@@ -187,6 +190,66 @@ func TestDeathBetweenAnyTwoSteps(t *testing.T) {
 	}
 }
 
+// Whichever write or sync fails, and at whatever step the process then dies: what the
+// failed one has left in the file makes and loses no units.
+func TestDeathAfterAFailedWrite(t *testing.T) {
+	t.Parallel()
+	for failed := 0; ; failed++ {
+		reached := false
+		for after := 1; after < 12; after++ {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 50)
+				w.die()
+				var n atomic.Int64
+				w.step = func(string) error {
+					if at := n.Add(1) - 1; at == int64(failed) || at >= int64(failed+after) {
+						return errDead
+					}
+					return nil
+				}
+				w.bank.fails(func(context.Context, bool, license.Transfer) fault {
+					if n.Load() > int64(failed+after) {
+						return fault{before: errDead}
+					}
+					return fault{}
+				})
+				w.bank.buy("s", 200)
+				w.open(50)
+				for range 3 {
+					for range 30 {
+						_ = w.call(t.Context(), "s", 1)
+						time.Sleep(500 * time.Millisecond)
+						synctest.Wait()
+						w.balanced("s")
+					}
+					time.Sleep(idleAfter + 2*sweepEvery) // they are returned
+					synctest.Wait()
+					w.balanced("s")
+				}
+				w.byHand("s", 5)
+				w.die()
+				reached = n.Load() > int64(failed)
+				w.step = nil
+				w.bank.fails(nil)
+				w.open(50)
+				synctest.Wait()
+				w.balanced("s")
+				w.use("s", 1)
+				require.EqualValues(t, 200, w.used.since("s"), "step %d, and then step %d", failed, failed+after)
+				w.die()
+			})
+		}
+		if !reached {
+			require.Greater(t, failed, 15)
+			return
+		}
+		if testing.Short() {
+			failed += 2
+		}
+	}
+}
+
+// An outcome that can't be noted at once is not asked for again.
 func TestOutcomeIsNotedLater(t *testing.T) {
 	t.Parallel()
 	for _, back := range []bool{false, true} {
@@ -214,7 +277,7 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 			require.ErrorContains(t, w.p.Health(), "disk full")
 			w.bank.fails(nil)
 			full.Store(false)
-			time.Sleep(2 * maxPause)
+			time.Sleep(2*maxPause + 2*sweepEvery)
 			require.NoError(t, w.p.Health())
 			require.NoError(t, w.call(t.Context(), "s", 1))
 			w.balanced("s")
@@ -226,6 +289,8 @@ func TestOutcomeIsNotedLater(t *testing.T) {
 	}
 }
 
+// Random work, debts among it, under random faults of balance and disk, restarts and
+// deaths: at every moment what was bought is somewhere, by memory and by the file.
 func TestConservation(t *testing.T) {
 	t.Parallel()
 	rounds := 16
@@ -264,9 +329,28 @@ func TestConservation(t *testing.T) {
 				return r.IntN(n)
 			}
 			w.bank.fails(faulty)
+			var sick atomic.Bool // the disk
+			w.step = func(what string) error {
+				if sick.Load() && pick(3) == 0 {
+					return fmt.Errorf("can't %s", what)
+				}
+				return nil
+			}
+			w.die()
+			w.open(10)
 			for range 400 {
 				s := subjects[pick(3)]
-				switch pick(20) {
+				sick.Store(seed%2 == 1 && pick(4) == 0)
+				switch pick(22) {
+				case 20:
+					w.byHand(s, int64(pick(30)))
+				case 21:
+					if a := w.f.Known(s); a != nil {
+						if aside := a.now().Aside; len(aside) > 0 { // a person who asks the bank
+							d := aside[0]
+							_ = w.p.Settle(t.Context(), d.ID, w.bank.knows(d.ID) != (d.Why == lostReturn), "")
+						}
+					}
 				case 0:
 					w.bank.buy(s, int64(pick(100)))
 				case 1:
@@ -286,24 +370,158 @@ func TestConservation(t *testing.T) {
 					w.balanced(s)
 				}
 			}
-			mu.Lock()
+			sick.Store(false)
 			w.bank.fails(nil)
-			mu.Unlock()
-			time.Sleep(5 * maxPause)
+			time.Sleep(5*maxPause + 5*sweepEvery)
 			require.NoError(t, w.close(t.Context()))
 			for _, s := range subjects {
 				w.balanced(s)
 				bought, left := w.bank.state(s)
 				unused, doubtful := w.here(s)
-				require.LessOrEqual(t, unused, int64(0), "all was returned")
+				require.LessOrEqual(t, unused, int64(0), "all was returned, and a debt stays")
 				if !w.bank.forgets {
 					require.Zero(t, doubtful)
-					require.Equal(t, bought, left+w.used.of(s).counted)
+					require.Equal(t, bought, left+w.used.since(s)+unused)
 				}
 			}
 		})
 	}
 }
+
+// A decision stays, also when the outcome of a transfer waits to be noted, and is made once.
+func TestDecisionBehindAFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{false, true} { // the doubt itself waits to be noted
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 100)
+			w.bank.forgets = true
+			w.bank.buy("s", 1000)
+			var full atomic.Bool
+			w.step = func(string) error {
+				if full.Load() {
+					return errors.New("disk full")
+				}
+				return nil
+			}
+			if before {
+				require.NoError(t, w.call(t.Context(), "s", 1))
+				w.die()
+				w.bank.address = "another"
+				full.Store(true)
+			} else {
+				w.die()
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+					if read {
+						return fault{}
+					}
+					return fault{after: errNet}
+				})
+			}
+			w.open(100)
+			if !before {
+				require.Error(t, w.call(t.Context(), "s", 1))
+				w.bank.fails(nil)
+				time.Sleep(2 * sweepEvery)
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault { full.Store(!read); return fault{} })
+				require.Error(t, w.call(t.Context(), "s", 1), "drawn, and can't be noted")
+			}
+			synctest.Wait()
+			doubts := w.f.Known("s").now().Aside
+			require.Len(t, doubts, 1)
+			d := doubts[0]
+			require.Error(t, w.p.Settle(t.Context(), d.ID, true, ""), "the disk is full")
+			full.Store(false)
+			w.bank.fails(nil)
+			require.NoError(t, w.p.Settle(t.Context(), d.ID, true, "they were taken"))
+			held := w.f.Known("s").now().Drawn
+			require.EqualValues(t, map[bool]int64{true: 100, false: 200}[before], held)
+			for range 2 {
+				time.Sleep(2 * sweepEvery)
+				require.NoError(t, w.p.Health())
+				require.ErrorIs(t, w.p.Settle(t.Context(), d.ID, true, "again"), ErrUnknown)
+				require.Equal(t, held, w.f.Known("s").now().Drawn)
+				w.balanced("s")
+				w.die()
+				w.open(100)
+			}
+			w.die()
+		})
+	}
+}
+
+// A note that is in the file though its sync failed gives nobody anything: not this
+// process, and not the one after it.
+func TestNoteThatWasNotSynced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, dir: t.TempDir(), bank: newBank(), used: &usage{by: map[string]*use{}}}
+		w.bank.buy("s", 100)
+		var broken atomic.Bool
+		w.step = func(what string) error {
+			if broken.Load() && what != "append" {
+				return errors.New("input/output error")
+			}
+			return nil
+		}
+		w.open(100)
+		require.NoError(t, w.call(t.Context(), "s", 1))
+		broken.Store(true)
+		time.Sleep(idleAfter + sweepEvery) // they would be returned
+		synctest.Wait()
+		w.balanced("s")
+		require.True(t, isWait(w.call(t.Context(), "s", 1)), "the file may say that they are on their way")
+		broken.Store(false)
+		time.Sleep(maxPause)
+		require.NoError(t, w.call(t.Context(), "s", 98))
+		w.balanced("s")
+		w.die()
+		w.open(100)
+		synctest.Wait()
+		w.balanced("s")
+		require.Equal(t, 1, w.use("s", 1))
+		w.die()
+	})
+}
+
+// However a Balance's errors are made, they end no process.
+func TestErrorsThatPanic(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]error{"typed nil": (*badError)(nil), "all of it": &badError{panics: true}} {
+		for _, inMove := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 100)
+				w.bank.buy("s", 100)
+				w.bank.fails(func(_ context.Context, read bool, _ license.Transfer) fault {
+					if read == inMove {
+						return fault{}
+					}
+					return fault{before: bad}
+				})
+				require.True(t, isWait(w.call(t.Context(), "s", 1)), name)
+				require.NotContains(t, w.p.Health().Error(), "secret")
+				w.bank.fails(nil)
+				time.Sleep(sweepEvery)
+				require.Equal(t, 100, w.use("s", 1), name)
+				w.balanced("s")
+				w.die()
+			})
+		}
+	}
+}
+
+type badError struct {
+	after  time.Duration
+	panics bool
+}
+
+func (e *badError) Error() string {
+	if e != nil && e.panics {
+		panic("secret")
+	}
+	return "not now"
+}
+func (e *badError) Is(error) bool             { return e.panics && e.Error() == "" }
+func (e *badError) RetryAfter() time.Duration { return e.after }
 
 // Many subjects share the writes to the file, and what fails of one fails of none for
 // good.

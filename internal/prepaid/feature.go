@@ -7,22 +7,29 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/inprocess/meter/license"
 )
 
-// Standing is how far a subject's count is, with what running calls have reserved
-// (taken) and without (counted), after its limit was set to one; below 0: none.
-type Standing func(subject string, limit int64) (taken, counted int64, err error)
+// Counts is what counts a feature's use. Its number of a subject falls only when a power
+// cut takes counts.
+type Counts interface {
+	// Begin has all be counted that the subject uses from now on, for good, and says what
+	// is by now. Again, it goes on.
+	Begin(subject string) (counted int64, err error)
+	// Count is what was counted since then, and what running calls have reserved.
+	Count(subject string) (counted, held int64)
+}
 
 // Feature is what is prepaid of one feature.
 type Feature struct {
-	of       *Prepaid
-	name     string
-	balance  license.Balance
-	address  string
-	block    int64
-	standing Standing
+	of      *Prepaid
+	name    string
+	balance license.Balance
+	address string
+	block   int64
+	counts  Counts
 
 	mu       sync.RWMutex
 	accounts map[string]*Account
@@ -30,7 +37,7 @@ type Feature struct {
 
 // Declare has a feature's units drawn from balance, in blocks. It is not called twice at
 // a time. The same again gives the same.
-func (p *Prepaid) Declare(name string, balance license.Balance, block int64, standing Standing) (*Feature, error) {
+func (p *Prepaid) Declare(name string, balance license.Balance, block int64, counts Counts) (*Feature, error) {
 	p.mu.Lock()
 	known := p.features[name]
 	p.mu.Unlock()
@@ -41,7 +48,7 @@ func (p *Prepaid) Declare(name string, balance license.Balance, block int64, sta
 	default:
 		return known, nil
 	}
-	f := &Feature{of: p, name: name, balance: balance, block: block, standing: standing, accounts: map[string]*Account{}}
+	f := &Feature{of: p, name: name, balance: balance, block: block, counts: counts, accounts: map[string]*Account{}}
 	err := guarded("Address", func() error {
 		if a, ok := balance.(interface{ Address() string }); ok {
 			f.address = a.Address()
@@ -87,31 +94,35 @@ func (p *Prepaid) Balances() (all []license.Balance) {
 	return all
 }
 
-// claim takes over what an earlier process has left.
+// claim takes over what an earlier process has left. What the file does not say yet has
+// no effect before it does: until then nothing is to be had.
 func (f *Feature) claim(found *state) error {
-	_, counted, err := f.standing(found.Subject, -1)
+	counted, err := f.counts.Begin(found.Subject)
 	if err != nil {
 		return err
 	}
 	s := found.clone()
-	if counted < s.Mark {
-		// A power cut took counts that had been let through: they were used.
-		s.Limit -= s.Mark - counted
+	stale := true
+	switch lost := s.Used - (counted - s.Begun); {
+	case lost > 0:
+		s.Begun -= lost // a power cut took counts that had been let through: they were used
+	case !s.Copy && s.From == f.address:
+		stale = false
 	}
-	s.Mark = counted
-	changed := true
+	s.note(counted)
 	switch {
 	case s.Copy:
 		s.setAside(copied)
 	case s.From != f.address:
 		s.setAside(elsewhere)
-	default:
-		changed = false
+	case s.Open != nil:
+		s.Open.At = time.Now().Unix() // the last process may have sent it a moment ago
 	}
 	s.Copy, s.From = false, f.address
-	a := f.account(s)
-	if changed {
-		a.unsaved = &s
+	a := &Account{of: f, subject: s.Subject, state: s, stale: stale}
+	a.begun.Store(true)
+	if !stale {
+		a.limit = s.limit()
 	}
 	f.mu.Lock()
 	f.accounts[s.Subject] = a
@@ -121,24 +132,20 @@ func (f *Feature) claim(found *state) error {
 }
 
 // Account is the subject's, made if there is none.
-func (f *Feature) Account(subject string) (*Account, error) {
+func (f *Feature) Account(subject string) *Account {
 	if a := f.Known(subject); a != nil {
-		return a, nil
-	}
-	_, counted, err := f.standing(subject, -1)
-	if err != nil {
-		return nil, err
+		return a
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	a := f.accounts[subject]
 	if a == nil {
 		subject = strings.Clone(subject) // it may be a part of a request
-		a = f.account(state{Feature: f.name, Subject: subject, From: f.address, Limit: counted, Mark: counted})
+		a = &Account{of: f, subject: subject, state: state{Feature: f.name, Subject: subject, From: f.address}}
 		a.closed = f.of.closed.Load() // or Close finds it here
 		f.accounts[subject] = a
 	}
-	f.mu.Unlock()
-	return a, nil
+	return a
 }
 
 // Known is the subject's account, nil if it has none.
@@ -146,6 +153,35 @@ func (f *Feature) Known(subject string) *Account {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.accounts[subject]
+}
+
+// Standing is what the subject has used since its account began, and what is drawn and
+// not used yet; below 0: more was used than drawn.
+func (f *Feature) Standing(subject string) (used, drawn int64) {
+	a := f.Known(subject)
+	if a == nil || !a.begun.Load() {
+		return 0, 0
+	}
+	counted, _ := f.counts.Count(subject) // first: what is drawn meanwhile is used later
+	s := a.now()
+	used = counted - s.Begun
+	return used, s.Drawn - used
+}
+
+// forget drops the account of a subject that has never been given anything.
+func (f *Feature) forget(a *Account) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !a.beginning.TryLock() {
+		return
+	}
+	defer a.beginning.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.begun.Load() && a.flight == nil {
+		a.gone = true
+		delete(f.accounts, a.subject)
+	}
 }
 
 func (f *Feature) all() []*Account {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,8 +14,12 @@ import (
 	"github.com/inprocess/meter/internal/disk"
 )
 
-// fileName is the file's, in the meter's directory.
-const fileName = "prepaid"
+// The file's names in the meter's directory. It has the second one when it was closed and
+// nobody owed anything by it, which tells others that the directory may be taken over.
+const (
+	fileName    = "prepaid"
+	settledName = "prepaid-settled"
+)
 
 // rewriteAt is how large the file becomes, at least, before it is written anew.
 const rewriteAt = 1 << 20
@@ -31,19 +36,18 @@ type file struct {
 	f     *os.File   // nil: to be written anew
 	size  int64
 	least int64 // size after the last rewrite
+	lines       // that are durable; changed under io
 
 	mu     sync.Mutex
 	next   *batch // to be written by whoever gets io first
 	closed bool
-	lines
 }
 
 // batch is lines that are made durable together.
 type batch struct {
-	text []byte
-	undo []func()
-	done bool // under io, as err
-	err  error
+	lines []line
+	done  bool // under io, as err
+	err   error
 }
 
 // lines is what the file says.
@@ -68,6 +72,9 @@ func (b *file) open() (damaged int, isCopy bool, err error) {
 		return 0, false, nil
 	}
 	f, err := disk.OpenFile(filepath.Join(b.dir, fileName), os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) { // the other one may be older
+		f, err = disk.OpenFile(filepath.Join(b.dir, settledName), os.O_RDONLY)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
@@ -97,26 +104,34 @@ func (l *lines) read(f *os.File) (info *fileInfo, damaged int, err error) {
 		case err != nil: // torn: what it said was not acted on
 		case one.File != nil:
 			info = one.File
-		case one.State != nil:
-			l.states[one.State.owner()] = one.State
-		case one.Decision != nil:
-			l.decisions = append(l.decisions, one.Decision)
+		default:
+			l.take(one)
 		}
 	}
 	return info, damaged, nil
 }
 
+// take takes in a line.
+func (l *lines) take(one line) {
+	switch {
+	case one.State != nil:
+		l.states[one.State.owner()] = one.State
+	case one.Decision != nil:
+		l.decisions = append(l.decisions, one.Decision)
+	}
+}
+
 func (s *state) owner() owner { return owner{s.Feature, s.Subject} }
 
-// write makes a line durable, and then what the file says.
-func (b *file) write(l line) error {
+// write makes lines durable, and then what the file says. After an error they may stand
+// there or not, until the next write has worked.
+func (b *file) write(l ...line) error {
 	b.mu.Lock()
 	if b.next == nil {
 		b.next = &batch{}
 	}
 	mine := b.next
-	mine.text = append(mine.text, l.encode()...)
-	mine.undo = append(mine.undo, b.apply(l))
+	mine.lines = append(mine.lines, l...)
 	b.mu.Unlock()
 	b.io.Lock()
 	defer b.io.Unlock()
@@ -130,48 +145,29 @@ func (b *file) write(l line) error {
 func (b *file) finish(one *batch) {
 	b.mu.Lock()
 	b.next = nil
-	one.done = true
-	if b.closed {
-		one.err = ErrClosed
-	}
+	closed := b.closed
 	b.mu.Unlock()
-	if one.err == nil {
-		one.err = b.store(one.text)
-	}
-	if one.err != nil {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, undo := range one.undo { // each of another subject
-			undo()
-		}
-	}
-}
-
-// apply takes a line in, and returns what takes it out again. The caller holds mu.
-func (b *file) apply(l line) (undo func()) {
-	if l.Decision != nil {
-		b.decisions = append(b.decisions, l.Decision)
-		return func() {
-			b.decisions = slices.DeleteFunc(b.decisions, func(d *decision) bool { return d == l.Decision })
-		}
-	}
-	k := l.State.owner()
-	was, known := b.states[k]
-	b.states[k] = l.State
-	return func() {
-		if b.states[k] = was; !known {
-			delete(b.states, k)
+	one.done = true
+	if closed {
+		one.err = ErrClosed
+	} else if one.err = b.store(one.lines); one.err == nil {
+		for _, l := range one.lines {
+			b.take(l)
 		}
 	}
 }
 
 // store appends lines, or writes all of them anew. The caller holds io.
-func (b *file) store(text []byte) (err error) {
+func (b *file) store(more []line) (err error) {
 	if b.dir == "" {
 		return nil
 	}
 	if b.f == nil || b.size > rewriteAt+4*b.least {
-		return b.rewrite()
+		return b.rewrite(fileName, more)
+	}
+	var text []byte
+	for _, l := range more {
+		text = append(text, l.encode()...)
 	}
 	if err = b.before("append"); err == nil {
 		_, err = b.f.WriteAt(text, b.size)
@@ -189,10 +185,12 @@ func (b *file) store(text []byte) (err error) {
 	return nil
 }
 
-// rewrite replaces the file by one with a line for each state. On an error b.f is nil.
-func (b *file) rewrite() error {
+// rewrite replaces the file by one with a line for each state, and more. On an error b.f
+// is nil.
+func (b *file) rewrite(name string, more []line) error {
 	b.drop()
-	path := filepath.Join(b.dir, fileName)
+	path := filepath.Join(b.dir, name)
+	other := filepath.Join(b.dir, map[string]string{fileName: settledName, settledName: fileName}[name])
 	if err := b.before("create"); err != nil {
 		return err
 	}
@@ -200,7 +198,7 @@ func (b *file) rewrite() error {
 	if err != nil {
 		return err
 	}
-	text, err := b.all(f)
+	text, err := b.all(f, more)
 	for _, s := range []struct {
 		what string
 		do   func() error
@@ -210,6 +208,7 @@ func (b *file) rewrite() error {
 		{"close", func() error { return f.Close() }}, // not every system renames what is open
 		{"rename", func() error { return os.Rename(path+".new", path) }},
 		{"sync directory", func() error { return syncDir(b.dir) }},
+		{"remove", func() error { return removeIfThere(other) }}, // if that is lost, fileName is right
 	} {
 		if err == nil {
 			if err = b.before(s.what); err == nil {
@@ -228,19 +227,21 @@ func (b *file) rewrite() error {
 	return nil
 }
 
-// all is what the file says.
-func (b *file) all(f *os.File) ([]byte, error) {
+// all is what the file is to say.
+func (b *file) all(f *os.File, more []line) ([]byte, error) {
 	is, err := disk.IdentityOf(f)
 	if err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	now := lines{maps.Clone(b.states), slices.Clone(b.decisions)}
+	for _, l := range more {
+		now.take(l)
+	}
 	text := line{File: &fileInfo{is.Inode, is.Birth}}.encode()
-	for _, d := range b.decisions {
+	for _, d := range now.decisions {
 		text = append(text, line{Decision: d}.encode()...)
 	}
-	for _, s := range b.states {
+	for _, s := range now.states {
 		text = append(text, line{State: s}.encode()...)
 	}
 	return text, nil
@@ -261,25 +262,44 @@ func (b *file) drop() {
 	}
 }
 
-func (b *file) close() {
+// close notes the last states, and whether anybody owes anything by them. If that can't
+// be noted, what was before is as right.
+func (b *file) close(last []line) {
 	b.io.Lock()
 	defer b.io.Unlock()
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	closed := b.closed
 	b.closed = true
-	b.drop()
-	if b.dir == "" || len(b.decisions) > 0 {
+	b.mu.Unlock()
+	if closed {
 		return
 	}
+	defer b.drop()
+	for _, l := range last {
+		b.take(l)
+	}
+	if b.dir == "" || len(b.states) == 0 {
+		return
+	}
+	name := settledName
+	if len(b.decisions) > 0 { // which stay where they were made
+		name = fileName
+	}
 	for _, s := range b.states {
-		if !s.idle() {
-			return
+		if !s.settled() {
+			name = fileName
 		}
 	}
-	// Nothing is left that another process should know.
-	if b.before("remove") == nil {
-		_ = os.Remove(filepath.Join(b.dir, fileName))
+	if name != fileName || len(last) > 0 {
+		_ = b.rewrite(name, nil)
 	}
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

@@ -39,15 +39,13 @@ func (a *Account) launch(ctx context.Context, work func(context.Context) error) 
 func (a *Account) landed(f *flight) {
 	a.mu.Lock()
 	a.flight = nil
-	_, empty := errors.AsType[*EmptyError](f.err)
-	switch {
-	case f.err == nil || empty:
+	if f.err == nil || isEmpty(f.err) {
 		a.pause, a.again, a.failure = 0, time.Time{}, nil
-	default:
+	} else {
 		a.pause = min(max(2*a.pause, firstPause), maxPause)
 		wait := a.pause
-		if r := retrier(nil); errors.As(f.err, &r) {
-			wait = max(r.RetryAfter(), firstPause)
+		if b, ok := errors.AsType[*balanceError](f.err); ok && b.after > 0 {
+			wait = min(max(b.after, firstPause), maxRetryAfter)
 		}
 		a.again, a.failure = time.Now().Add(wait), f.err
 	}
@@ -55,28 +53,23 @@ func (a *Account) landed(f *flight) {
 	close(f.done)
 }
 
-// retrier is an error that knows when asking again may help.
-type retrier interface{ RetryAfter() time.Duration }
-
 // draw draws a block, if little is left, or as much as there must be for a call that
 // needs a number, if that is more.
 func (a *Account) draw(ctx context.Context, need int64) (err error) {
-	for range maxTries {
-		if err = a.drawOnce(ctx, need); !errors.Is(err, license.ErrNotApplied) {
-			break // else somebody else was quicker
+	for try := range maxTries {
+		err = a.drawOnce(ctx, need, max(a.of.block>>try, 1))
+		if !errors.Is(err, license.ErrNotApplied) {
+			break // else somebody else was quicker, and may leave less
 		}
 	}
 	return err
 }
 
-func (a *Account) drawOnce(ctx context.Context, need int64) error {
+func (a *Account) drawOnce(ctx context.Context, need, block int64) error {
 	if err := a.goOn(ctx); err != nil {
 		return err
 	}
-	left, err := a.left()
-	if err != nil {
-		return err
-	}
+	left := a.left()
 	missing := need - left
 	if missing <= 0 && left > a.low() {
 		return nil // what was settled has helped
@@ -85,7 +78,7 @@ func (a *Account) drawOnce(ctx context.Context, need int64) error {
 	if err != nil {
 		return err
 	}
-	n := a.of.block
+	n := block
 	if missing <= funds.Units {
 		n = max(n, missing)
 	} else if left > a.low() {
@@ -94,7 +87,17 @@ func (a *Account) drawOnce(ctx context.Context, need int64) error {
 	if n = min(n, funds.Units); n <= 0 {
 		return &EmptyError{a.subject}
 	}
-	return a.begin(ctx, &transfer{Units: n}, funds, func() {})
+	if err := a.Begin(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	outcome, err := a.begin(ctx, &transfer{Units: n}, funds)
+	if outcome == nil {
+		a.knows(funds.Units - n)
+	}
+	return errors.Join(err, outcome)
 }
 
 // giveBack returns what nobody uses or has reserved.
@@ -102,44 +105,43 @@ func (a *Account) giveBack(ctx context.Context) error {
 	if err := a.goOn(ctx); err != nil {
 		return err
 	}
-	if left, err := a.left(); err != nil || left <= 0 {
-		return err
+	if a.left() <= 0 {
+		return nil
 	}
 	funds, err := a.read(ctx)
 	if err != nil {
 		return err
 	}
-	free, err := a.lower()
-	if err != nil || free <= 0 {
-		return err
+	free := a.lower()
+	switch {
+	case free <= 0:
+		return nil
+	case ctx.Err() != nil:
+		a.raise() // nothing is noted
+		return ctx.Err()
 	}
-	return a.begin(ctx, &transfer{Units: free, Back: true}, funds, a.raise)
+	return errors.Join(a.begin(ctx, &transfer{Units: free, Back: true}, funds))
 }
 
 // lower takes what is free off the limit, so that no call can have it any more.
-func (a *Account) lower() (free int64, err error) {
-	a.gate.Lock()
-	defer a.gate.Unlock()
-	taken, _, err := a.of.standing(a.subject, max(a.limit, 0))
-	if err != nil {
-		return 0, err
-	}
-	free = max(0, a.limit-taken)
-	a.limit -= free
-	return free, nil
-}
-
-// raise sets the limit to that of the state. It never lets it down.
-func (a *Account) raise() {
+func (a *Account) lower() (free int64) {
 	a.mu.Lock()
-	limit := a.state.Limit
+	a.until = time.Time{} // the balance will have more
 	a.mu.Unlock()
 	a.gate.Lock()
-	a.limit = max(a.limit, limit)
+	defer a.gate.Unlock()
+	free = max(0, a.under(a.limit))
+	a.limit -= free
+	return free
+}
+
+// raise sets the limit to that of the state, which the file has. It never lets it down.
+func (a *Account) raise() {
+	s := a.now()
+	a.gate.Lock()
+	a.limit = max(a.limit, s.limit())
 	a.gate.Unlock()
-	if left, err := a.left(); err == nil {
-		a.due.Store(left - a.low() - 1)
-	}
+	a.due.Store(a.left() - a.low() - 1)
 }
 
 func (a *Account) read(ctx context.Context) (funds license.Funds, err error) {
@@ -160,40 +162,24 @@ func (a *Account) knows(units int64) {
 	a.known, a.until = max(units, 0), time.Now().Add(readAgain)
 }
 
-// begin notes a transfer, and sends it. undo takes back what was done for it, if it
-// can't be noted.
-func (a *Account) begin(ctx context.Context, t *transfer, before license.Funds, undo func()) error {
-	if err := ctx.Err(); err != nil {
-		undo()
-		return err
-	}
+// begin notes a transfer, and sends it.
+func (a *Account) begin(ctx context.Context, t *transfer, before license.Funds) (outcome, err error) {
 	t.ID, t.Before, t.Mark, t.At = newID(), before.Units, before.Mark, time.Now().Unix()
 	next := a.now()
-	next.Open = t
-	if t.Back {
-		next.Limit -= t.Units
+	if next.Open = t; t.Back {
+		next.Drawn -= t.Units
 	}
-	if err := a.save(&next); err != nil {
-		undo()
-		return err
+	if err := a.change(next); err != nil {
+		return nil, err
 	}
-	outcome, err := a.send(ctx, false)
-	if outcome == nil && !t.Back {
-		a.knows(before.Units - t.Units)
-	}
-	return errors.Join(err, outcome)
+	return a.send(ctx, false)
 }
 
-// goOn ends what was begun: it notes what is not noted yet, and asks what became of a
+// goOn ends what was begun: it has the file say what is true, and asks what became of a
 // transfer.
 func (a *Account) goOn(ctx context.Context) error {
-	a.mu.Lock()
-	unsaved := a.unsaved
-	a.mu.Unlock()
-	if unsaved != nil {
-		if err := a.keep(unsaved); err != nil {
-			return err
-		}
+	if err := a.flush(); err != nil {
+		return err
 	}
 	if a.now().Open == nil {
 		return nil
@@ -211,6 +197,9 @@ func (a *Account) goOn(ctx context.Context) error {
 // send makes an attempt of the open transfer, and notes the outcome, unless that is
 // still open. err says why it could not be noted.
 func (a *Account) send(ctx context.Context, doubtful bool) (outcome, err error) {
+	if !doubtful {
+		a.attempted() // the note may have taken long
+	}
 	next := a.now()
 	t := next.Open
 	sent := t.of(&next, doubtful)
@@ -220,34 +209,33 @@ func (a *Account) send(ctx context.Context, doubtful bool) (outcome, err error) 
 	switch {
 	case outcome == nil:
 		if next.Open = nil; !t.Back {
-			next.Limit += t.Units
+			next.Drawn += t.Units
 		}
 	case errors.Is(outcome, license.ErrNotApplied):
 		if next.Open = nil; t.Back {
-			next.Limit += t.Units
+			next.Drawn += t.Units
 		}
 	case errors.Is(outcome, license.ErrUndecidable):
 		next.putAside(*t)
 		a.of.of.log.Warn("meter: prepaid units are in doubt", "feature", a.of.name, "subject", a.subject, "units", t.Units, "id", t.ID, "error", outcome)
 	default:
+		if !doubtful {
+			a.attempted()
+		}
 		return outcome, nil
 	}
-	return outcome, a.keep(&next)
+	a.mu.Lock()
+	a.state, a.stale = next, true // whether it can be noted or not
+	a.mu.Unlock()
+	return outcome, a.flush()
 }
 
-// keep is save for an outcome, which must not be lost: if it can't be noted, the next
-// flight tries again, and until then it has no effect.
-func (a *Account) keep(next *state) error {
-	err := a.save(next)
+// attempted notes that the first attempt of the open transfer was not over before now.
+func (a *Account) attempted() {
 	a.mu.Lock()
-	if a.unsaved = next; err == nil {
-		a.unsaved = nil
-	}
-	a.mu.Unlock()
-	if err == nil {
-		a.raise()
-	}
-	return err
+	defer a.mu.Unlock()
+	a.state = a.state.clone()
+	a.state.Open.At = time.Now().Unix()
 }
 
 func (a *Account) now() state {
@@ -256,27 +244,42 @@ func (a *Account) now() state {
 	return a.state.clone()
 }
 
-// save makes next the state, once the file has it.
-func (a *Account) save(next *state) error {
-	if _, counted, err := a.of.standing(a.subject, a.Limit()); err == nil {
-		next.Mark = max(next.Mark, counted)
+// flush has the file say what is true, if it may not, and lets that have its effect.
+func (a *Account) flush() error {
+	a.mu.Lock()
+	next, stale := a.state.clone(), a.stale
+	a.mu.Unlock()
+	if !stale {
+		return nil
 	}
-	saved := next.clone()
-	err := a.of.of.file.write(line{State: &saved})
+	if err := a.change(next); err != nil {
+		return err
+	}
+	a.raise()
+	return nil
+}
+
+// change makes next the state, once the file has it. After an error that may have it or
+// not, so what it says has no effect, and what was true is written again first.
+func (a *Account) change(next state, more ...line) error {
+	counted, _ := a.of.counts.Count(a.subject)
+	next.note(counted)
+	err := a.write(next, more...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stale = err != nil; err == nil {
+		a.state = next
+	}
+	return err
+}
+
+// write has the file say s, after what more says.
+func (a *Account) write(s state, more ...line) error {
+	saved := s.clone()
+	err := a.of.of.file.write(append(more, line{State: &saved})...)
 	a.of.of.noteFile(err)
 	if err != nil {
 		return fmt.Errorf("the file of prepaid units: %w", err)
 	}
-	a.mu.Lock()
-	a.state = next.clone()
-	a.mu.Unlock()
 	return nil
-}
-
-func (p *Prepaid) noteFile(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !errors.Is(err, ErrClosed) {
-		p.failing = err
-	}
 }

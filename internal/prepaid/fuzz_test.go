@@ -10,7 +10,7 @@ import (
 
 // Whatever stands in the file, only what was written as a whole is believed.
 func FuzzFile(f *testing.F) {
-	s := state{Feature: "f", Subject: "s", From: "b", Limit: 90, Mark: 7, Open: &transfer{ID: "T", Units: 10, Before: 5, Mark: "m", At: 1}, Aside: []doubt{{"D", 3, lostDraw, 2}}}
+	s := state{Feature: "f", Subject: "s", From: "b", Begun: -3, Drawn: 90, Used: 7, Open: &transfer{ID: "T", Units: 10, Before: 5, Mark: "m", At: 1}, Aside: []doubt{{"D", 3, lostDraw, 2}}}
 	f.Add(line{State: &s}.encode())
 	f.Add(append(line{Decision: &decision{Note: "n"}}.encode(), "torn"...))
 	f.Add([]byte("00000000 {}\n"))

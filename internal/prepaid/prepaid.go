@@ -3,15 +3,22 @@
 //
 // # What is known when
 //
-// How far a subject's count may go, its limit, is a number in the counting of whoever
-// counts, who never lets a call through that would pass it. A file holds it. A draw is
-// noted there before it is sent, and raises the limit once it is surely done; a return
-// lowers the limit first, together with the note, and raises it again only if it surely
-// was not done. Where nobody can tell, the units are set aside until a person decides.
-// So wherever the process dies, and whatever answer is lost, the limit is at most what
-// was drawn:
+// For each subject, at every moment, in memory and in the file:
 //
-//	bought = left in the balance + used + unused up to the limit + aside + on their way
+//	bought = left in the balance + used since its account began + drawn and not used + on its way or in doubt
+//
+// An account begins, in the file, before its subject is given anything. From then on all
+// that is counted of it is used, whether or not anything is held: what was used beyond
+// what was drawn is a debt, which outlives the process and is paid by the next draw. How
+// far the count may go, the limit, is a number in the counting of whoever counts, who lets
+// no call through that would pass it. A draw is noted before it is sent, and raises the
+// limit once it is surely done; a return lowers the limit first, and raises it again only
+// if it surely was not done. Where nobody can tell, the units are set aside until a person
+// decides.
+//
+// Nothing has an effect that the file does not surely say. When it can't be written, or
+// synced, nobody knows what it says: then an account does nothing, and its limit stays
+// where it is, until what is true has been written anew.
 //
 // It knows neither the ledger nor Cryptolens.
 package prepaid
@@ -32,11 +39,14 @@ const (
 	moveTimeout = 30 * time.Second // for each call of a Balance
 	readAgain   = 5 * time.Second  // after which an empty balance is looked at again
 	firstPause  = time.Second      // after a failure, doubled up to maxPause
-	maxPause    = time.Minute
+	maxPause    = 5 * time.Second
+	closeTime   = 30 * time.Second // for returns in a Close whose context has no end
 	sweepEvery  = 30 * time.Second
 	idleAfter   = 15 * time.Minute // after which what a subject has is returned
-	maxTries    = 3                // of a draw that was not applied
+	maxTries    = 10               // of a draw that was not applied
 	maxFlights  = 16               // at a time, so that an outage costs no more
+
+	maxRetryAfter = 5 * time.Minute // that a Balance's error may ask for
 )
 
 // ErrClosed: there is nothing to be had after Close.
@@ -111,76 +121,4 @@ func (p *Prepaid) sweep() {
 			a.sweep()
 		}
 	}
-}
-
-// Close returns what is not used, as far as ctx lasts. What is left stays in the file,
-// and so does what is on its way by then, as the error says.
-func (p *Prepaid) Close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closed.Store(true)
-	p.mu.Unlock()
-	all := p.accounts()
-	for _, a := range all {
-		a.shut()
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		var returning sync.WaitGroup
-		for _, a := range all {
-			returning.Go(func() { a.clear(ctx) })
-		}
-		returning.Wait()
-		p.cancel()
-		p.work.Wait()
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		p.cancel()
-	}
-	p.file.close()
-	return unreturned(all, ctx.Err())
-}
-
-// unreturned is what could not be returned, because of ended or what an account says.
-func unreturned(all []*Account, ended error) error {
-	units, subjects := int64(0), 0
-	for _, a := range all {
-		left, err := a.left()
-		if left = max(left, 0); err != nil {
-			continue
-		}
-		a.mu.Lock()
-		if a.state.Open != nil {
-			left += a.state.Open.Units
-		}
-		if left > 0 && a.failure != nil && !errors.Is(a.failure, ErrClosed) {
-			ended = a.failure
-		}
-		a.mu.Unlock()
-		if left > 0 {
-			units += left
-			subjects++
-		}
-	}
-	if units == 0 {
-		return nil
-	}
-	err := fmt.Errorf("meter: %d unused prepaid units of %d subjects were not returned, and are kept for the next start", units, subjects)
-	if ended != nil {
-		err = fmt.Errorf("%w: %w", err, ended)
-	}
-	return err
-}
-
-// guarded calls a Balance, and makes an error of its panic, without what it says: that
-// may hold a key.
-func guarded(method string, call func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("the Balance panicked in %s with a %T", method, v)
-		}
-	}()
-	return call()
 }

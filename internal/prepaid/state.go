@@ -15,17 +15,21 @@ import (
 )
 
 // state is all that is known of a subject's units of a feature. Every line of the file
-// holds one as a whole, so that the last one of a subject is right.
+// holds one as a whole, so that the last one of a subject is right. None is ever dropped:
+// what is used later is taken of what is drawn then.
 type state struct {
 	Feature string `json:"feature"`
 	Subject string `json:"subject"`
 	From    string `json:"from,omitempty"` // Address of the balance
 	Copy    bool   `json:"copy,omitempty"` // found in the copy of a file, and not yet set aside
 
-	// Limit is how far the subject's count may go. Mark is how far it was when this was
-	// written: what is counted less after a restart was lost, and not unused.
-	Limit int64 `json:"limit"`
-	Mark  int64 `json:"mark"`
+	// Begun is what was counted when the account began: all that is counted beyond it is
+	// used. It comes down by what the count has lost in a power cut.
+	Begun int64 `json:"begun"`
+	// Drawn is what was drawn less what was returned.
+	Drawn int64 `json:"drawn"`
+	// Used is what was used when this was written.
+	Used int64 `json:"used"`
 
 	Open  *transfer `json:"open,omitempty"`  // sent, or about to be, and not answered
 	Aside []doubt   `json:"aside,omitempty"` // neither used nor returned until a person decides
@@ -53,8 +57,8 @@ type doubt struct {
 type reason string
 
 const (
-	lostDraw   reason = "drawn, and not known whether"
-	lostReturn reason = "returned, and not known whether"
+	lostDraw   reason = "a draw whose answer was lost"
+	lostReturn reason = "a return whose answer was lost"
 	copied     reason = "held by the directory that this one is a copy of"
 	elsewhere  reason = "held from another balance than that of today"
 )
@@ -62,8 +66,18 @@ const (
 func (s *state) clone() state {
 	c := *s
 	c.Aside = slices.Clone(s.Aside)
+	if s.Open != nil {
+		open := *s.Open
+		c.Open = &open
+	}
 	return c
 }
+
+// limit is how far the count may go.
+func (s *state) limit() int64 { return s.Begun + s.Drawn }
+
+// note has the state say what is used, by what is counted.
+func (s *state) note(counted int64) { s.Used = max(s.Used, counted-s.Begun) }
 
 // setAside ends what is known of the state, but for the doubts: what may still be used
 // or is on its way goes there.
@@ -71,9 +85,9 @@ func (s *state) setAside(why reason) {
 	if s.Open != nil {
 		s.putAside(*s.Open)
 	}
-	if free := s.Limit - s.Mark; free > 0 {
+	if free := s.Drawn - s.Used; free > 0 {
 		s.Aside = append(s.Aside, doubt{newID(), free, why, time.Now().Unix()})
-		s.Limit -= free
+		s.Drawn -= free
 	}
 }
 
@@ -86,8 +100,11 @@ func (s *state) putAside(t transfer) {
 	s.Open = nil
 }
 
-// idle says that nothing is left of what was drawn.
-func (s *state) idle() bool { return s.Open == nil && len(s.Aside) == 0 && s.Limit == s.Mark }
+// holds says that the customer would miss something without the state.
+func (s *state) holds() bool { return s.Open != nil || len(s.Aside) > 0 || s.Drawn > s.Used }
+
+// settled says that nobody owes anything by the state.
+func (s *state) settled() bool { return !s.holds() && s.Drawn == s.Used }
 
 func (t *transfer) of(s *state, doubtful bool) license.Transfer {
 	return license.Transfer{

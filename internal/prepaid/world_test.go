@@ -37,12 +37,17 @@ func (w *world) open(block int64) {
 	var err error
 	w.p, err = Open(Config{Dir: w.dir, Logger: slog.New(slog.DiscardHandler), step: w.step})
 	require.NoError(w.t, err)
-	w.f, err = w.p.Declare(name, w.bank, block, w.used.standing)
+	w.f, err = w.p.Declare(name, w.bank, block, w.used)
 	require.NoError(w.t, err)
 }
 
-// die ends the process without returning anything.
+// die ends the process without returning anything, or writing any more.
 func (w *world) die() {
+	w.p.file.io.Lock() // it dies between two writes, or in one that fails
+	w.p.file.mu.Lock()
+	w.p.file.closed = true
+	w.p.file.mu.Unlock()
+	w.p.file.io.Unlock()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = w.p.Close(ended)
@@ -57,10 +62,7 @@ func (w *world) close(ctx context.Context) error {
 
 // call makes a call of n.
 func (w *world) call(ctx context.Context, subject string, n int64) error {
-	a, err := w.f.Account(subject)
-	if err != nil {
-		return err
-	}
+	a := w.f.Account(subject)
 	for {
 		ok := w.used.reserve(subject, a.Enter(), n)
 		a.Leave(n)
@@ -77,7 +79,7 @@ func (w *world) call(ctx context.Context, subject string, n int64) error {
 // here is what the process, or a new one, holds for a subject that is not used, and what
 // is in doubt or on its way.
 func (w *world) here(subject string) (unused, doubtful int64) {
-	if a := w.f.Known(subject); a != nil {
+	if a := w.f.Known(subject); a != nil && a.begun.Load() {
 		s := a.now()
 		return stateHas(&s, w.used.of(subject).counted)
 	}
@@ -85,25 +87,47 @@ func (w *world) here(subject string) (unused, doubtful int64) {
 }
 
 func stateHas(s *state, counted int64) (unused, doubtful int64) {
+	s.note(counted)
 	for _, d := range s.Aside {
 		doubtful += d.Units
 	}
 	if s.Open != nil {
 		doubtful += s.Open.Units
 	}
-	return s.Limit - counted, doubtful
+	return s.Drawn - s.Used, doubtful
 }
 
-// balanced requires that what was bought is somewhere. What is in doubt may be in the
-// balance, too.
+// balanced requires that what was bought is somewhere, by what the process knows, and by
+// what it would know that opens its file next. What is in doubt may be in the balance,
+// too.
 func (w *world) balanced(subject string) {
 	w.t.Helper()
-	bought, left := w.bank.state(subject)
 	unused, doubtful := w.here(subject)
-	used := w.used.of(subject).counted
+	w.conserved(subject, unused, doubtful)
+	onDisk := file{dir: w.dir}
+	_, _, err := onDisk.open()
+	require.NoError(w.t, err)
+	unused, doubtful = 0, 0
+	if s := onDisk.states[owner{name, subject}]; s != nil {
+		unused, doubtful = stateHas(s, w.used.of(subject).counted)
+	}
+	w.conserved(subject, unused, doubtful)
+}
+
+func (w *world) conserved(subject string, unused, doubtful int64) {
+	w.t.Helper()
+	bought, left := w.bank.state(subject)
+	used := w.used.since(subject)
 	lowest := left + used + unused
 	require.LessOrEqual(w.t, lowest, bought, "more than was bought: %d left, %d used, %d unused, %d in doubt", left, used, unused, doubtful)
 	require.GreaterOrEqual(w.t, lowest+doubtful, bought, "units are lost: %d left, %d used, %d unused, %d in doubt", left, used, unused, doubtful)
+}
+
+// byHand counts n that nobody has admitted, unless the account has begun to begin.
+func (w *world) byHand(subject string, n int64) {
+	if a := w.f.Known(subject); a != nil && a.begun.Load() || !w.used.of(subject).begun {
+		w.used.byHand(subject, n)
+	}
 }
 
 // usage counts, as the ledger does.
@@ -112,7 +136,35 @@ type usage struct {
 	by map[string]*use
 }
 
-type use struct{ counted, held int64 }
+type use struct {
+	counted, held int64
+	before        int64 // counted when the account began
+	begun         bool
+}
+
+// since is what was used since the account began.
+func (u *usage) since(subject string) int64 {
+	if one := u.of(subject); one.begun {
+		return one.counted - one.before
+	}
+	return 0
+}
+
+// byHand counts n that nobody has admitted.
+func (u *usage) byHand(subject string, n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.get(subject).counted += n
+}
+
+// cut takes n of what was counted, as a power cut does.
+func (u *usage) cut(subject string, n int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	one := u.get(subject)
+	one.counted -= n
+	one.before -= n // they were used
+}
 
 func (u *usage) of(subject string) use {
 	u.mu.Lock()
@@ -127,9 +179,19 @@ func (u *usage) get(subject string) *use {
 	return u.by[subject]
 }
 
-func (u *usage) standing(subject string, _ int64) (taken, counted int64, err error) {
+func (u *usage) Begin(subject string) (counted int64, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	one := u.get(subject)
+	if !one.begun {
+		one.begun, one.before = true, one.counted
+	}
+	return one.counted, nil
+}
+
+func (u *usage) Count(subject string) (counted, held int64) {
 	one := u.of(subject)
-	return one.counted + one.held, one.counted, nil
+	return one.counted, one.held
 }
 
 func (u *usage) reserve(subject string, limit, n int64) bool {
@@ -194,6 +256,13 @@ func (b *bank) fails(how func(ctx context.Context, read bool, t license.Transfer
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fault = how
+}
+
+// knows says whether a transfer was done.
+func (b *bank) knows(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.done[id]
 }
 
 func (b *bank) state(subject string) (bought, left int64) {

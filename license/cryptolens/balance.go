@@ -190,6 +190,7 @@ func (b *Balance) Move(ctx context.Context, t license.Transfer) error {
 	case errors.Is(err, ErrUnknown):
 		return b.refused(ctx, key, t, err)
 	case errors.Is(err, ErrInDoubt):
+		t.At = time.Now() // when it was over, which may be long after it was to begin
 		return b.settle(ctx, key, t, err)
 	}
 	return fmt.Errorf("%w: %w", license.ErrNotApplied, err)

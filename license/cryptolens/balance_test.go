@@ -209,6 +209,22 @@ func TestLateRequest(t *testing.T) {
 	}
 }
 
+// What was to begin long ago, and was sent a moment ago, is waited for all the same.
+func TestRequestThatWasSentLate(t *testing.T) {
+	t.Parallel()
+	for _, back := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newShop(t)
+			s.has("acme", 100)
+			b := s.balance(sole)
+			tr := transfer(t, b, 30, back)
+			time.Sleep(70 * time.Second) // a slow disk, a machine that was suspended
+			s.Script(cryptolenstest.Fault{Answer: cryptolenstest.Drop, On: "crementIntValue"})
+			require.Equal(t, untold, outcomeOf(b.Move(t.Context(), tr)))
+		})
+	}
+}
+
 // Where others draw, too, the number tells nothing of a draw without an answer.
 func TestSharedDoubtIsNotRead(t *testing.T) {
 	t.Parallel()
