@@ -141,7 +141,7 @@ func TestEverThatCantBeKept(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, f.Add("s", 3))
 		rotate(t, l)
-		l, f = again(t, l, mode, dir)
+		_, f = again(t, l, mode, dir)
 		counted, err := f.BeginEver("s")
 		require.NoError(t, err)
 		require.EqualValues(t, 3, counted)
