@@ -118,7 +118,7 @@ func TestLateUsageOfANewPeriodCounts(t *testing.T) {
 				sleepTo(1, 10, 11, 5, 0)
 				synctest.Wait()
 				if restart {
-					l, f = again(t, l, "mapped", dir, hour)
+					_, f = again(t, l, "mapped", dir, hour)
 				}
 				at := time.Date(2000, 1, 10, 10, 45, 0, 0, time.UTC)
 				require.NoError(t, f.AddEvent("acme", nil, at, "", "late", 10))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/inprocess/meter/sink"
@@ -122,6 +123,7 @@ func TestEverThatCantBeKept(t *testing.T) {
 	eachDirMode(t, func(t *testing.T, mode, dir string) {
 		var failing atomic.Bool
 		l := open(t, mode, dir, func(c *Config) {
+			c.Sync = time.Second
 			c.step = func(step string) error {
 				if failing.Load() && step == "append periods" || failing.Load() && step == "create periods" {
 					return errors.New("input/output error")
@@ -137,6 +139,7 @@ func TestEverThatCantBeKept(t *testing.T) {
 		}
 		failing.Store(false)
 		time.Sleep(time.Minute) // it is mended
+		synctest.Wait()
 		_, err := f.BeginEver("s")
 		require.NoError(t, err)
 		require.NoError(t, f.Add("s", 3))
