@@ -34,9 +34,9 @@ const (
 // layers is the picture of the architecture: arrows point downward only, the root
 // knows no adapter, and adapters don't know the root.
 var layers = map[string]layer{
-	"metertest": {ours: []string{"", "sink", "sink/memsink"}},
+	"metertest": {ours: []string{"", "internal/crash", "sink", "sink/memsink"}},
 	"": {
-		ours:   []string{"internal/delivery", "internal/ledger", "internal/prepaid", "license", "sink"},
+		ours:   []string{"internal/crash", "internal/delivery", "internal/ledger", "internal/prepaid", "license", "sink"},
 		others: []string{lru, otel, metrics, traces, xrate},
 	},
 
@@ -60,6 +60,7 @@ var layers = map[string]layer{
 	"internal/prepaid":    {ours: []string{"internal/disk", "license"}},
 	"internal/disk":       {others: []string{xsys}},
 	"internal/cryptolens": {ours: []string{"internal/evidence"}},
+	"internal/crash":      {},
 	"internal/evidence":   {},
 	"internal/stripeapi":  {ours: []string{"internal/evidence"}, others: []string{stripe}},
 

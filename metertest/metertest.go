@@ -37,7 +37,9 @@ const patience = 30 * time.Second
 // belong on its goroutine.
 type Meter struct {
 	*meter.Meter
-	biller *biller
+	cfg     meter.Config
+	biller  *biller
+	crashed bool
 
 	mu      sync.Mutex
 	settled map[account]bool // what RequireBilled was asked about
@@ -52,18 +54,27 @@ type account struct{ feature, subject string }
 // fails if the books don't balance.
 func New(t testing.TB, change ...func(*meter.Config)) *Meter {
 	t.Helper()
-	b := &biller{memory: memsink.New()}
-	cfg := meter.Config{Dir: meter.InMemory, Window: meter.OnFlush}
+	m := &Meter{biller: &biller{memory: memsink.New()}, settled: map[account]bool{}}
+	m.cfg = meter.Config{Dir: meter.InMemory, Window: meter.OnFlush}
 	for _, c := range change {
-		c(&cfg)
+		c(&m.cfg)
 	}
-	cfg.Sinks = append(slices.Clone(cfg.Sinks), meter.Route{Name: route, Sink: b})
-	opened, err := meter.Open(cfg)
+	m.cfg.Sinks = append(slices.Clone(m.cfg.Sinks), meter.Route{Name: route, Sink: m.biller})
+	m.begin(t)
+	return m
+}
+
+func (m *Meter) begin(t testing.TB) {
+	t.Helper()
+	opened, err := meter.Open(m.cfg)
 	if err != nil {
 		t.Fatalf("metertest: %v", err)
 	}
-	m := &Meter{Meter: opened, biller: b, settled: map[account]bool{}}
+	m.Meter = opened
 	t.Cleanup(func() {
+		if m.crashed {
+			return
+		}
 		if err := m.Books().Check(); err != nil {
 			t.Errorf("metertest: %v\n%v", err, m.Books())
 		}
@@ -73,7 +84,6 @@ func New(t testing.TB, change ...func(*meter.Config)) *Meter {
 			t.Logf("metertest: %v", err) // a test may well leave things undelivered
 		}
 	})
-	return m
 }
 
 // RequireBilled delivers everything counted so far and ends the test unless

@@ -410,6 +410,17 @@ func (l *Ledger) Close(context.Context) error {
 	return l.closeErr
 }
 
+// Abandon ends the ledger as the death of its process would: nothing more is sealed,
+// written or synced, and the directory is free.
+func (l *Ledger) Abandon() {
+	l.closing.Do(func() {
+		l.exclusively(func() { l.closed.Store(true) })
+		close(l.stop)
+		l.maintained.Wait()
+		l.closeErr = errors.Join(ErrClosed, l.release())
+	})
+}
+
 // release closes files and gives the directory up.
 func (l *Ledger) release() error {
 	var errs []error

@@ -46,6 +46,19 @@ func (p *Prepaid) Close(ctx context.Context) error {
 	return unreturned(all, ctx.Err())
 }
 
+// Abandon ends everything as the death of the process would: nothing more is returned or
+// written.
+func (p *Prepaid) Abandon() {
+	p.mu.Lock()
+	p.closed.Store(true)
+	p.mu.Unlock()
+	for _, a := range p.accounts() {
+		a.shut()
+	}
+	p.cancel()
+	p.work.Wait()
+}
+
 // last are the lines that say how much was used in the end.
 func last(all []*Account) (lines []line) {
 	for _, a := range all {
