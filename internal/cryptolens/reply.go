@@ -25,7 +25,7 @@ type Reply struct {
 // number. A reply that may mean two things, for it has a property twice, means nothing.
 func Decode(body []byte) (Reply, error) {
 	r := Reply{Body: body}
-	text := bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	text := bytes.Trim(bytes.TrimPrefix(body, []byte("\ufeff")), " \t\r\n")
 	switch {
 	case len(text) == 0:
 		return r, errors.New("the reply is empty")

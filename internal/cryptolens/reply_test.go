@@ -12,7 +12,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"result":0,"message":""}`, `{"result":1,"message":"Access denied."}`, `{"Result":0}`, "\ufeff{\"result\":0}", `{"message":""}`,
-		`{"result":1,"RESULT":0}`, `{"result":0}{}`, `{"result":null}`, `{"result":0,"a":{"result":1}}`, ``, `<html>`, `[]`, `{"result":0.0}`, `{"result":1e0}`,
+		`{"result":1,"RESULT":0}`, `{"result":0}{}`, `{"result":null}`, `{"result":0,"a":{"result":1}}`, ``, `<html>`, `[]`, `{"result":0.0}`, `{"result":1e0}`, "{\"result\":0}\v",
 	} {
 		f.Add([]byte(seed))
 	}
