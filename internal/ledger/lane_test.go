@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,12 @@ func idOf(t testing.TB, sd *sealed) string {
 	img, err := sd.load()
 	require.NoError(t, err)
 	return sd.recordID(img.slots[0], 0)
+}
+
+// quiet waits until the next segment is prepared and everything is tidy.
+func quiet() {
+	time.Sleep(time.Second)
+	synctest.Wait()
 }
 
 // TestDecisionOnWhatWaitsIsCarriedOut kills the process between an operator's
@@ -44,10 +51,10 @@ func TestDecisionOnWhatWaitsIsCarriedOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachDiskMode(t, func(t *testing.T, mode, dir string) {
-				dead := false
+				var dead atomic.Bool
 				cfg := testConfig(dir)
 				cfg.step = func(what string) error {
-					if dead && what != "append quarantine" {
+					if dead.Load() && what != "append quarantine" {
 						return errDead
 					}
 					return nil
@@ -57,10 +64,9 @@ func TestDecisionOnWhatWaitsIsCarriedOut(t *testing.T) {
 				t.Cleanup(func() { l.Close(context.Background()) })
 				require.NoError(t, feature(t, l, "calls", sink.Sum).Add("acme", 5))
 				rotate(t, l)
-				time.Sleep(time.Second)
-				synctest.Wait() // for the next segment
+				quiet()
 				before(t, l)
-				dead = true
+				dead.Store(true)
 				require.ErrorContains(t, l.Settle(context.Background(), "main", idOf(t, l.sealedNow()[0]), sink.Voided, "a trial"), "takes effect at the next Open")
 				abandon(l)
 
@@ -79,12 +85,11 @@ func TestMergeAndDecisionDoNotOverlap(t *testing.T) {
 	eachDiskMode(t, func(t *testing.T, mode, dir string) {
 		var l *Ledger
 		var id string
-		merging := false
+		var merging atomic.Bool
 		settled := make(chan error, 1)
 		cfg := testConfig(dir)
 		cfg.step = func(what string) error {
-			if merging && what == "create .segment" {
-				merging = false
+			if what == "create .segment" && merging.CompareAndSwap(true, false) {
 				go func() { settled <- l.Settle(context.Background(), "main", id, sink.Voided, "a trial") }()
 				for range 1000 {
 					runtime.Gosched() // it may not have come far enough to show the overlap: the test fails less then, never more
@@ -100,7 +105,9 @@ func TestMergeAndDecisionDoNotOverlap(t *testing.T) {
 			require.NoError(t, f.Add("acme", 5))
 			rotate(t, l)
 		}
-		id, merging = idOf(t, l.sealedNow()[1]), true
+		quiet()
+		id = idOf(t, l.sealedNow()[1])
+		merging.Store(true)
 		l.tidying.Lock()
 		require.NoError(t, l.mergeHour(0, l.sealedNow()))
 		l.tidying.Unlock()
@@ -118,11 +125,12 @@ func TestMergeTakesNothingThatIsBeingMarked(t *testing.T) {
 	t.Parallel()
 	eachDiskMode(t, func(t *testing.T, mode, dir string) {
 		var l *Ledger
-		watching, marks := false, 0
+		var watching atomic.Bool
+		var marks atomic.Int32
 		cfg := testConfig(dir)
 		cfg.step = func(what string) error {
-			if watching && what == "write outcomes" {
-				marks++
+			if watching.Load() && what == "write outcomes" {
+				marks.Add(1)
 				if l.lanes[0].mu.TryLock() {
 					l.lanes[0].mu.Unlock()
 					t.Error("a merge could come between")
@@ -138,13 +146,14 @@ func TestMergeTakesNothingThatIsBeingMarked(t *testing.T) {
 			require.NoError(t, f.Add("acme", 5))
 			rotate(t, l)
 		}
-		watching = true
+		quiet()
+		watching.Store(true)
 		b, err := l.Take(0, 2, nil)
 		require.NoError(t, err)
-		require.GreaterOrEqual(t, marks, 2)
+		require.GreaterOrEqual(t, marks.Load(), int32(2))
 		require.NoError(t, l.Settle(context.Background(), "main", idOf(t, l.sealedNow()[2]), sink.Voided, "a trial"))
-		require.GreaterOrEqual(t, marks, 3)
-		watching = false
+		require.GreaterOrEqual(t, marks.Load(), int32(3))
+		watching.Store(false)
 		require.NoError(t, b.Resolve(make([]Result, 2)))
 	})
 }
@@ -154,16 +163,15 @@ func TestMergeTakesNothingThatIsBeingMarked(t *testing.T) {
 func TestMergeWaitsForWhatCouldNotBeMarked(t *testing.T) {
 	t.Parallel()
 	eachDiskMode(t, func(t *testing.T, mode, dir string) {
-		failing, files := false, 0
+		var failing atomic.Bool
+		var files atomic.Int32 // that can still be made
 		cfg := testConfig(dir)
 		cfg.step = func(what string) error {
 			switch {
-			case failing && what == "write outcomes":
+			case failing.Load() && what == "write outcomes":
 				return errDead
-			case failing && what == "create .segment":
-				if files--; files < 0 {
-					return errDead
-				}
+			case failing.Load() && what == "create .segment" && files.Add(-1) < 0:
+				return errDead
 			}
 			return nil
 		}
@@ -178,15 +186,14 @@ func TestMergeWaitsForWhatCouldNotBeMarked(t *testing.T) {
 		inputs[0].mu.Lock()
 		inputs[0].paused = true // as one that could not be read for a moment: only later ones are taken
 		inputs[0].mu.Unlock()
-		time.Sleep(time.Second)
-		synctest.Wait() // for the next segment
-		failing = true
+		quiet()
+		failing.Store(true)
 		_, err = l.Take(0, 1, nil)
 		require.ErrorContains(t, err, "attempt not recorded, so not made")
 		inputs[0].mu.Lock()
 		inputs[0].paused = false
 		inputs[0].mu.Unlock()
-		files = 1 // the merged one
+		files.Store(1) // the merged one
 		l.tidying.Lock()
 		_ = l.mergeHour(0, inputs)
 		l.tidying.Unlock()
