@@ -136,6 +136,21 @@ func TestPowerCutIsNoticed(t *testing.T) {
 	require.Fail(t, "nothing was missed", "seed %d", w.seed)
 }
 
+// awaitBill waits until something more is billed, or for as long as that.
+func (w *world) awaitBill(patience time.Duration) {
+	path := filepath.Join(w.root, "usage.jsonl")
+	size := func() int64 {
+		if info, err := os.Stat(path); err == nil {
+			return info.Size()
+		}
+		return 0
+	}
+	before := size()
+	for end := time.Now().Add(patience); size() == before && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (w *world) powerRound(v *volume, rng *rand.Rand, policy time.Duration) {
 	w.t.Helper()
 	o := w.order(rng)
@@ -152,7 +167,11 @@ func (w *world) powerRound(v *volume, rng *rand.Rand, policy time.Duration) {
 	if policy > 0 {
 		life += margin
 	}
-	time.Sleep(life)
+	if w.forgets && rng.IntN(2) == 0 {
+		w.awaitBill(2 * time.Second) // the answer is on its way
+	} else {
+		time.Sleep(life)
+	}
 	// It must not run on: what it hears of a sync that the cut meets half way may be wrong.
 	pid := l.cmd.Process.Pid
 	require.NoError(w.t, unix.Kill(pid, unix.SIGSTOP))

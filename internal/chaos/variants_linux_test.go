@@ -59,8 +59,8 @@ var variants = []variant{
 		"TestPowerCut$/ext4/always", "extra|twice",
 	}, {
 		"SyncAlways does not wait", "ledger/journal.go",
-		"func (j *journal) commit(c *cell) error {\n\tif j == nil {",
-		"func (j *journal) commit(c *cell) error {\n\tif c != nil {",
+		"func (j *journal) commit(i uint32) error {\n\tif j == nil {",
+		"func (j *journal) commit(i uint32) error {\n\tif i >= 0 {",
 		"TestPowerCut$/ext4/always", "lost",
 	},
 }
