@@ -187,7 +187,10 @@ func TestNotAloneAfterReopen(t *testing.T) {
 				first = r
 			}
 		}
-		l.sealedNow()[1].confirm = time.Now() // as where it was delivered earlier than the other
+		late := l.sealedNow()[1]
+		late.mu.Lock()
+		late.confirm = time.Now() // as where it was delivered earlier than the other
+		late.mu.Unlock()
 		time.Sleep(time.Minute)
 		l.tidy()
 		require.Len(t, l.sealedNow(), 2, "it may be asked what else was used")

@@ -234,7 +234,11 @@ func TestDeathAfterAFailedWrite(t *testing.T) {
 				w.open(50)
 				synctest.Wait()
 				w.balanced("s")
-				w.use("s", 1)
+				for range 3 {
+					w.use("s", 1)
+					time.Sleep(15 * time.Second) // a pause after a failure is over by then
+					synctest.Wait()
+				}
 				require.EqualValues(t, 200, w.used.since("s"), "step %d, and then step %d", failed, failed+after)
 				w.die()
 			})
