@@ -248,7 +248,9 @@ func TestCopiedDirectory(t *testing.T) {
 		require.ErrorContains(t, w.p.Health(), "copy")
 		require.NoError(t, w.call(t.Context(), "s", 1))
 		w.die()
+		w.used.mu.Lock() // what has ended may still look
 		w.used.by["s"].counted = 10
+		w.used.mu.Unlock()
 	}
 }
 
