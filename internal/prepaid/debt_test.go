@@ -238,9 +238,7 @@ func TestHoldsWithoutEnd(t *testing.T) {
 		require.NoError(t, w.call(t.Context(), "s", 1))
 		w.used.byHand("s", 29)
 		w.used.mu.Lock()
-		w.used.mu.Lock()
 		w.used.by["s"].held = math.MaxInt64
-		w.used.mu.Unlock()
 		w.used.mu.Unlock()
 		require.Negative(t, w.f.Known("s").left())
 		time.Sleep(idleAfter + 2*sweepEvery)
