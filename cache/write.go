@@ -92,7 +92,7 @@ func replace(path string, content []byte) (os.FileInfo, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(temp))
 	}
-	if err := disk.SyncDir(filepath.Dir(path)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err := disk.SyncDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	return info, nil

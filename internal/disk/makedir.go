@@ -53,8 +53,5 @@ func makeMissing(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("directory %s cannot be created: create it for this process's user, or name another one: %w", dir, err)
 	}
-	if err := SyncDir(parent); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
+	return SyncDir(parent)
 }

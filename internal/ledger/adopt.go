@@ -223,7 +223,7 @@ func (l *Ledger) moveSegments(dir string, waiting []*sealed) (moved int, err err
 		moved++
 	}
 	ours := waiting[:moved]
-	err = errors.Join(err, syncDir(l.store.dir), syncDir(dir))
+	err = errors.Join(err, disk.SyncDir(l.store.dir), disk.SyncDir(dir))
 	for _, sd := range ours {
 		l.noteSealed(sd)
 	}

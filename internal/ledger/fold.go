@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/inprocess/meter/internal/disk"
 )
 
 // tidy runs after each window: settled segments are folded away, a long outage's
@@ -145,7 +147,7 @@ func (l *Ledger) retireFiles(settled []*sealed) error {
 		}
 		failed = errors.Join(failed, l.store.retire(path, l.retain))
 	}
-	if err := errors.Join(failed, syncDir(l.store.dir)); err != nil {
+	if err := errors.Join(failed, disk.SyncDir(l.store.dir)); err != nil {
 		return err
 	}
 	return l.totals.compact(monthOf(l.tick()))

@@ -205,7 +205,7 @@ func (p *periods) sync(upTo uint64) error {
 	}
 	err := p.store.steps(
 		step{"sync bounds", func() error { return disk.Sync(file) }},
-		step{"sync directory", func() error { return syncDir(p.store.dir) }},
+		step{"sync directory", func() error { return disk.SyncDir(p.store.dir) }},
 	)
 	p.mu.Lock()
 	defer p.mu.Unlock()

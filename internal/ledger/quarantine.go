@@ -118,7 +118,7 @@ func openQuarantine(l *Ledger) (*quarantine, map[decisionKey]quarantineLine, err
 			return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 		}
 	}
-	if err := syncDir(l.store.dir); err != nil {
+	if err := disk.SyncDir(l.store.dir); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 	}
 	return q, decisions, nil

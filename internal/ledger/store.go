@@ -147,7 +147,7 @@ func (st *store) writeFile(name string, data []byte) error {
 		step{"write " + name, func() error { _, err := f.Write(data); return err }},
 		step{"sync " + name, func() error { return disk.Sync(f) }},
 		step{"rename " + name, func() error { return os.Rename(path+".new", path) }},
-		step{"sync directory", func() error { return syncDir(st.dir) }},
+		step{"sync directory", func() error { return disk.SyncDir(st.dir) }},
 	)
 	return errors.Join(err, f.Close())
 }
@@ -196,7 +196,7 @@ func (st *store) create(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(st.dir); err != nil {
+	if err := disk.SyncDir(st.dir); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	return f, nil
@@ -297,17 +297,9 @@ func (st *store) setAside(path string) (copyPath string, err error) {
 		if err == nil {
 			err = disk.Sync(f)
 		}
-		if err = errors.Join(err, f.Close(), syncDir(dir)); err != nil {
+		if err = errors.Join(err, f.Close(), disk.SyncDir(dir)); err != nil {
 			return "", errors.Join(err, os.Remove(copyPath))
 		}
 		return copyPath, nil
 	}
-}
-
-// syncDir makes names durable where the filesystem can.
-func syncDir(dir string) error {
-	if err := disk.SyncDir(dir); !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
 }

@@ -210,7 +210,7 @@ func openTotals(l *Ledger, visit func(*fold)) (*totals, error) {
 	if err != nil {
 		return nil, fmt.Errorf("meter: %w", err)
 	}
-	if err := syncDir(l.store.dir); err != nil {
+	if err := disk.SyncDir(l.store.dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("meter: %w", err), f.Close())
 	}
 	t.file = f

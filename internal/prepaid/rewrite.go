@@ -33,7 +33,7 @@ func (b *file) rewrite(name string, more []line) error {
 		{"sync new", func() error { return b.sync(f) }},
 		{"close", func() error { return f.Close() }}, // not every system renames what is open
 		{"rename", func() error { return os.Rename(path+".new", path) }},
-		{"sync directory", func() error { return syncDir(b.dir) }},
+		{"sync directory", func() error { return disk.SyncDir(b.dir) }},
 		{"remove", func() error { return removeIfThere(other) }}, // if that is lost, fileName is right
 	} {
 		if err == nil {
@@ -123,13 +123,6 @@ func (b *file) close(last []line) {
 
 func removeIfThere(path string) error {
 	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	if err := disk.SyncDir(dir); !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	return nil

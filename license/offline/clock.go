@@ -169,8 +169,5 @@ func replace(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := disk.SyncDir(filepath.Dir(path)); !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
+	return disk.SyncDir(filepath.Dir(path))
 }
