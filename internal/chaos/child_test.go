@@ -75,7 +75,7 @@ func (o order) config(life uint64) meter.Config {
 		Dir:      cmp.Or(o.Ledger, filepath.Join(o.Root, "ledger")),
 		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, o.Root, o.Fault, o.Seed+life)}},
 		Identify: bySubject,
-		Logger:   slog.New(slog.DiscardHandler),
+		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Retain:   o.Retain,
 		Sync:     o.Sync,
 		Window:   time.Second,

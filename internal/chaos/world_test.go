@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ type world struct {
 	kills   int
 	oracle  *oracle
 	began   time.Time
+	logs    []string // what the children logged, for whoever has to explain a violation
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -122,6 +125,9 @@ func (w *world) bury(l *life) (killed bool) {
 	runtime.UnlockOSThread()
 	require.NoError(w.t, err)
 	w.oracle.killed()
+	if l.stderr.Len() > 0 {
+		w.logs = append(w.logs, fmt.Sprintf("round %d:\n%s", w.rounds, l.stderr.String()))
+	}
 	if code := l.cmd.ProcessState.ExitCode(); code > 0 {
 		w.t.Fatalf("seed %d, round %d: the child failed: %v\n%s", w.seed, w.rounds, dead, l.stderr.String())
 	}
@@ -206,7 +212,11 @@ func (w *world) settle() []violation {
 			_ = os.Remove(name) // perhaps there is none
 		}
 	}
-	return w.oracle.judge(e)
+	found := w.oracle.judge(e)
+	if len(found) > 0 {
+		w.t.Logf("what the processes logged:\n%s", strings.Join(w.logs, ""))
+	}
+	return found
 }
 
 // decide is the operator, who looks into the biller's file.
