@@ -11,8 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/inprocess/meter/license"
 	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/license"
 )
 
 // Counts that a power cut has lost were used all the same.
@@ -140,30 +141,32 @@ func TestRewriteThatFailed(t *testing.T) {
 // Others see by the file's name whether anybody owes anything.
 func TestSettledFile(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 10)
-	w.bank.buy("s", 20)
-	w.use("s", 1)
-	there := func(name string) bool {
-		_, err := os.Lstat(filepath.Join(w.dir, name))
-		return err == nil
-	}
-	require.NoError(t, w.close(t.Context()))
-	require.True(t, there(settledName) && !there(fileName))
-	var err error
-	w.p, err = Open(Config{Dir: w.dir})
-	require.NoError(t, err)
-	require.NoError(t, w.p.Health(), "nothing is held, so nothing must be declared")
-	require.NoError(t, w.p.Close(t.Context()))
-	w.open(10)
-	w.used.byHand("s", 5)
-	require.NoError(t, w.close(t.Context()))
-	require.True(t, there(fileName) && !there(settledName), "a debt")
-	w.open(10)
-	w.bank.buy("s", 100)
-	time.Sleep(time.Millisecond)
-	require.Equal(t, 95, w.use("s", 1))
-	require.NoError(t, w.close(t.Context()))
-	require.True(t, there(settledName) && !there(fileName))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		w.bank.buy("s", 20)
+		w.use("s", 1)
+		there := func(name string) bool {
+			_, err := os.Lstat(filepath.Join(w.dir, name))
+			return err == nil
+		}
+		require.NoError(t, w.close(t.Context()))
+		require.True(t, there(settledName) && !there(fileName))
+		var err error
+		w.p, err = Open(Config{Dir: w.dir})
+		require.NoError(t, err)
+		require.NoError(t, w.p.Health(), "nothing is held, so nothing must be declared")
+		require.NoError(t, w.p.Close(t.Context()))
+		w.open(10)
+		w.used.byHand("s", 5)
+		require.NoError(t, w.close(t.Context()))
+		require.True(t, there(fileName) && !there(settledName), "a debt")
+		w.open(10)
+		w.bank.buy("s", 100)
+		time.Sleep(time.Millisecond)
+		require.Equal(t, 95, w.use("s", 1))
+		require.NoError(t, w.close(t.Context()))
+		require.True(t, there(settledName) && !there(fileName))
+	})
 }
 
 // A transfer is on the disk before it is sent, and its outcome before it counts.
