@@ -56,7 +56,7 @@ func TestWindowEndsBetweenTimeAndCount(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		_, err = s.addEvent(newEventID("calls", "", "1"), at, 1, 5, nil)
+		_, err = s.addEvent(&event{id: newEventID("calls", "", "1"), at: at, n: 5, sum: 1})
 		require.ErrorIs(t, err, errPassed)
 		require.NoError(t, f.AddEvent("acme", nil, at, "", "1", 5))
 		time.Sleep(2 * time.Minute)

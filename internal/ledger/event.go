@@ -81,14 +81,14 @@ func (seg *segment) forsake(i uint32) {
 // subject. 0 does nothing, and is not remembered; neither is what is refused. An error
 // means not counted, except ErrUnsynced.
 func (f *Feature) AddEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64) error {
-	return f.addEvent(subject, dimensions, at, scope, id, n, nil)
+	return f.addEvent(subject, dimensions, scope, id, event{at: at, n: n})
 }
 
 // AddEventHeld is AddEvent, of now, for a call that t let through, and that ends with it.
 // In the moment in which it counts, or else before it returns, it gives back held.
 func (f *Feature) AddEventHeld(subject string, dimensions map[string]string, scope, id string, n int64, t *Tally, held int64) error {
 	h := &hold{t, held}
-	err := f.addEvent(subject, dimensions, time.Time{}, scope, id, n, h)
+	err := f.addEvent(subject, dimensions, scope, id, event{n: n, hold: h})
 	if h.tally != nil {
 		t.Release(held)
 	}
@@ -102,32 +102,40 @@ type hold struct {
 	n     int64
 }
 
-func (f *Feature) addEvent(subject string, dimensions map[string]string, at time.Time, scope, id string, n int64, h *hold) error {
+// event is one that is to be counted.
+type event struct {
+	id   eventID
+	at   time.Time // when it was; zero: now
+	n    int64
+	sum  uint64 // tells it from another one with its ID
+	hold *hold  // nil: none
+}
+
+func (f *Feature) addEvent(subject string, dimensions map[string]string, scope, id string, ev event) error {
 	if err := checkName("event ID", id, MaxEventID); err != nil {
 		return err
 	}
-	s, err := f.Series(subject, dimensions)
-	if err != nil {
+	if _, err := f.Series(subject, dimensions); err != nil {
 		return err
 	}
-	if err := s.checkSum(n); err != nil {
+	if err := f.checkSum(ev.n); err != nil {
 		return err
 	}
 	if f.ledger.closed.Load() {
 		return ErrClosed
 	}
-	if n == 0 {
+	if ev.n == 0 {
 		return nil
 	}
-	known, e := newEventID(f.name, scope, id), f.ledger.events
-	sum := e.sumOf(subject, n)
-	again, err := e.once(known, sum, func() (*atomic.Bool, error) {
+	e := f.ledger.events
+	ev.id, ev.sum = newEventID(f.name, scope, id), e.sumOf(subject, ev.n)
+	again, err := e.once(ev.id, ev.sum, func() (*atomic.Bool, error) {
 		for {
-			s, err := f.SeriesAt(subject, dimensions, at)
+			s, err := f.SeriesAt(subject, dimensions, ev.at)
 			if err != nil {
 				return nil, err
 			}
-			if saved, err := s.addEvent(known, at, sum, n, h); !errors.Is(err, errPassed) {
+			if saved, err := s.addEvent(&ev); !errors.Is(err, errPassed) {
 				return saved, err
 			}
 		}
@@ -147,22 +155,22 @@ func (f *Feature) Remembers(scope, id string) bool {
 // Duplicates is how many events were seen again since Open.
 func (f *Feature) Duplicates() int64 { return f.duplicates.Load() }
 
-// addEvent counts n under an ID, and returns what tells that it is safe at last.
-func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64, h *hold) (saved *atomic.Bool, err error) {
+// addEvent counts an event, and returns what tells that it is safe at last.
+func (s *Series) addEvent(ev *event) (saved *atomic.Bool, err error) {
 	l := s.feature.ledger
 	for {
 		t := s.tally()
-		if h != nil {
-			t = h.tally
+		if ev.hold != nil {
+			t = ev.hold.tally
 		}
-		seg, cell, res, err := t.addEvent(s, id, at, sum, n, h)
+		seg, cell, res, err := t.addEvent(s, ev)
 		if err != nil {
 			return nil, err
 		}
 		switch res {
 		case counted:
 			if t == nil || t.isGone() {
-				s.missed(seg, n)
+				s.missed(seg, ev.n)
 			}
 			if seg.fallback { // whatever the policy: the ID must outlive what it is billed with
 				return seg.saved, errWaits
@@ -173,7 +181,7 @@ func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64, h *hold
 		case passed:
 			return nil, errPassed
 		case overflow:
-			if uint64(n) > seg.eventShare() {
+			if uint64(ev.n) > seg.eventShare() {
 				s.undivide()
 			}
 			if err := l.endWindow(); err != nil {
@@ -184,18 +192,18 @@ func (s *Series) addEvent(id eventID, at time.Time, sum uint64, n int64, h *hold
 }
 
 // addEvent counts an event through t, nil for none, in one moment.
-func (t *Tally) addEvent(s *Series, id eventID, at time.Time, sum uint64, n int64, h *hold) (seg *segment, cell uint32, res result, err error) {
+func (t *Tally) addEvent(s *Series, ev *event) (seg *segment, cell uint32, res result, err error) {
 	if t == nil {
-		return s.tryEvent(id, at, sum, uint64(n))
+		return s.tryEvent(ev)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if seg, cell, res, err = s.tryEvent(id, at, sum, uint64(n)); res == counted {
-		if h != nil {
+	if seg, cell, res, err = s.tryEvent(ev); res == counted {
+		if h := ev.hold; h != nil {
 			t.give(h.n, true)
 			h.tally = nil
 		}
-		t.count(s.when(seg), n)
+		t.count(s.when(seg), ev.n)
 	}
 	return seg, cell, res, err
 }
@@ -209,7 +217,7 @@ func (t *Tally) isGone() bool {
 // tryEvent gives the event its slot, and remembers it. It holds the lock of the
 // series' shard, and sealing waits for that before it looks at the slots: what is
 // counted here is sealed, and what sealing finds lost was remembered before.
-func (s *Series) tryEvent(id eventID, at time.Time, sum, n uint64) (seg *segment, cell uint32, res result, err error) {
+func (s *Series) tryEvent(ev *event) (seg *segment, cell uint32, res result, err error) {
 	x, l := s.index(), s.feature.ledger
 	sh := x.shard(x.hash(s.name()))
 	sh.mu.Lock()
@@ -222,7 +230,7 @@ func (s *Series) tryEvent(id eventID, at time.Time, sum, n uint64) (seg *segment
 		return nil, 0, faulted, err
 	}
 	seg = p.seg
-	if !s.is(backdated) && seg.begins(at) {
+	if !s.is(backdated) && seg.begins(ev.at) {
 		return seg, 0, passed, nil
 	}
 	primary := seg.cell(p.cell)
@@ -235,10 +243,12 @@ func (s *Series) tryEvent(id eventID, at time.Time, sum, n uint64) (seg *segment
 	if !ok {
 		return seg, 0, faulted, nil
 	}
+	n := uint64(ev.n)
 	if n > seg.left(r, own&wordCount) {
 		return seg, 0, overflow, nil
 	}
-	cell, c, err := seg.addSlot(primary.series, eventShape, primary.block, id[:])
+	key := ev.id // or else every event would be on the heap, also those seen again
+	cell, c, err := seg.addSlot(primary.series, eventShape, primary.block, key[:])
 	switch {
 	case errors.Is(err, errPoisoned):
 		return seg, 0, faulted, nil
@@ -255,7 +265,7 @@ func (s *Series) tryEvent(id eventID, at time.Time, sum, n uint64) (seg *segment
 	})
 	if res == counted {
 		r.events.Add(n)
-		l.events.remember(id, sum)
+		l.events.remember(ev.id, ev.sum)
 	} else {
 		seg.forsake(cell)
 	}

@@ -203,9 +203,8 @@ func (e *events) forget(now int64) {
 // counted is the second by which everything in the segment was counted.
 func (sd *sealed) counted() int64 { return max(sd.head.end, sd.head.last) }
 
-// remembers reports whether the segment is needed for the IDs of its events: a little
-// longer than must be, for the last of them may be younger than its recovered end
-// says. The caller holds mu.
+// remembers reports whether the segment is needed for the IDs of its events: as long as
+// the youngest generation that may hold them. The caller holds mu.
 func (sd *sealed) remembers(now time.Time) bool {
 	e := sd.ledger.events
 	return sd.events > 0 && sd.ledger.store != nil && now.Unix() < sd.counted()+e.window+e.span

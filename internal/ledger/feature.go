@@ -166,3 +166,16 @@ func (f *Feature) Total(subject string) (quantity int64, start, end time.Time) {
 	}
 	return quantity, start, end
 }
+
+// checkSum says why n can't be added; nil if it can.
+func (f *Feature) checkSum(n int64) error {
+	switch most := f.ledger.maxQuantity; {
+	case f.kind != sink.Sum:
+		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, f.name, f.kind)
+	case n < 0:
+		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
+	case n > most:
+		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, most)
+	}
+	return nil
+}

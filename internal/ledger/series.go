@@ -136,7 +136,7 @@ func (s *Series) addSlow(n int64) error {
 // add counts n by op.
 func (s *Series) add(n int64, op func(*place) result) error {
 	l := s.feature.ledger
-	if err := s.checkSum(n); err != nil {
+	if err := s.feature.checkSum(n); err != nil {
 		return err
 	}
 	if n == 0 {
@@ -149,19 +149,6 @@ func (s *Series) add(n int64, op func(*place) result) error {
 		s.undivide()
 	}
 	return s.count(op)
-}
-
-// checkSum says why n can't be added; nil if it can.
-func (s *Series) checkSum(n int64) error {
-	switch most := s.feature.ledger.maxQuantity; {
-	case s.feature.kind != sink.Sum:
-		return fmt.Errorf("%w: feature %q is a %v: use Set", ErrKind, s.feature.name, s.feature.kind)
-	case n < 0:
-		return fmt.Errorf("%w: %d is negative", ErrQuantity, n)
-	case n > most:
-		return fmt.Errorf("%w: %d is more than the %d that one record can carry", ErrQuantity, n, most)
-	}
-	return nil
 }
 
 // Set notes the level of a Max or Last. An error means not counted, except ErrUnsynced.
