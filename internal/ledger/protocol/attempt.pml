@@ -259,7 +259,7 @@ end:	atomic {
 	}
 }
 
-/* store.writeSegment(): store.create() with syncDir(), the blocks, and the head, by
+/* store.writeSegment(): store.create() with SyncDir(), the blocks, and the head, by
  * which it is found. */
 inline writeSegment() {
 	mem[M].state = pending;

@@ -290,7 +290,7 @@ inline prepare(g) {
 	atomic {
 		seg[g].file = true;     /* store.create() */
 #ifndef COUNT_BEFORE_DIRSYNC
-		seg[g].named = true;    /* syncDir() */
+		seg[g].named = true;    /* SyncDir() */
 #endif
 		seg[g].opened = true    /* encodeWho(), encodeOpened(), journal.begin() */
 	}
