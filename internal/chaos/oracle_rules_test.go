@@ -107,6 +107,9 @@ func TestOracleRules(t *testing.T) {
 		"half a line": {
 			func(*oracle) {}, evidence{torn: 1}, "file",
 		},
+		"a file that nobody could read": {
+			func(*oracle) {}, evidence{damaged: []string{"a.segment"}}, "damage",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -147,6 +147,7 @@ type evidence struct {
 	books    meter.Books
 	months   map[seriesKey]int64 // Total of every subject of a Sum; nil: a month has ended meanwhile
 	health   error
+	damaged  []string // files that some recovery has set aside, also one whose process died since
 }
 
 // judge compares, and begins anew: the files may be deleted afterwards.
@@ -196,6 +197,9 @@ func (o *oracle) judge(e evidence) (found []violation) {
 	}
 	if e.health != nil {
 		report("health", "%v", e.health)
+	}
+	if len(e.damaged) > 0 {
+		report("damage", "a recovery could not read %v", e.damaged)
 	}
 	clear(o.tallies)
 	return found

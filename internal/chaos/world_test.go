@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -200,6 +201,8 @@ func (w *world) settle() []violation {
 		require.NoError(w.t, err)
 		e.lines, e.torn = append(e.lines, lines...), e.torn+torn
 	}
+	e.damaged, err = filepath.Glob(filepath.Join(cmp.Or(w.ledger, filepath.Join(w.root, "ledger")), "damaged", "*"))
+	require.NoError(w.t, err)
 	e.attempts, _, err = readLines(filepath.Join(w.root, "attempts.jsonl"))
 	require.NoError(w.t, err)
 	if now := time.Now().UTC(); now.Month() == w.began.UTC().Add(-mostLate).Month() {
