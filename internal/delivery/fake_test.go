@@ -30,6 +30,7 @@ type fakeLedger struct {
 
 type fakeRoute struct {
 	quarantinesDoubt bool
+	expired          bool // Take quarantines what is in doubt
 	takeErr          error
 	resolveErr       error
 	records          []*fakeRecord // open or being sent, oldest first
@@ -132,6 +133,9 @@ func (l *fakeLedger) Take(route, most int, hold func(sink.Feature) bool) (*Batch
 	r.takes++
 	if r.takeErr != nil {
 		return nil, r.takeErr
+	}
+	if r.expired {
+		r.records = slices.DeleteFunc(r.records, func(record *fakeRecord) bool { return record.state == sink.InDoubt })
 	}
 	now := time.Now()
 	var taken []*fakeRecord

@@ -280,6 +280,23 @@ func TestFlushAndRecordsThatMustWait(t *testing.T) {
 	})
 }
 
+// What the ledger finds too old to be sent again waits for a person, and not for Flush.
+func TestFlushAndDoubtThatExpires(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLedger(t, 1)
+		s := newBiller(t, func(context.Context, int, []sink.Record) error { return errors.New("who knows") })
+		s.limits.DedupeWindow = time.Hour
+		l.addMany(10)
+		d := begin(t, l, nil, s)
+		synctest.Wait()
+		require.Len(t, s.log(), 1)
+		l.routes[0].expired = true
+		require.NoError(t, d.Flush(t.Context()))
+		require.Len(t, s.log(), 1)
+	})
+}
+
 func TestFlushDoesNotIgnoreTheRate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

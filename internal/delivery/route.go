@@ -165,6 +165,9 @@ func (r *route) step(now time.Time) (again bool, look time.Time) {
 	if !next.After(now) { // it was looked at: held, or its series is being sent
 		next = time.Time{}
 	}
+	if left, _ := r.ledger.OpenRecords(r.index); left != open {
+		return true, time.Time{} // some of it went before a person, or more has come
+	}
 	if !answering {
 		r.endFlushes(s, pending{open: open, postponed: r.ledger.Postponed(r.index), next: next})
 	}
