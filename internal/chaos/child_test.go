@@ -75,11 +75,15 @@ func (o order) config(life uint64) meter.Config {
 		Dir:      cmp.Or(o.Ledger, filepath.Join(o.Root, "ledger")),
 		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, o.Root, o.Fault, o.Seed+life)}},
 		Identify: bySubject,
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:   warnings(os.Stderr),
 		Retain:   o.Retain,
 		Sync:     o.Sync,
 		Window:   time.Second,
 	}
+}
+
+func warnings(to io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 func bySubject(r *http.Request) (meter.Caller, error) {

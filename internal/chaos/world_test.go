@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +33,7 @@ type world struct {
 	kills   int
 	oracle  *oracle
 	began   time.Time
-	logs    []string // what the children logged, for whoever has to explain a violation
+	said    bytes.Buffer // what every process warned of, for whoever has to explain a violation
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -126,9 +125,7 @@ func (w *world) bury(l *life) (killed bool) {
 	runtime.UnlockOSThread()
 	require.NoError(w.t, err)
 	w.oracle.killed()
-	if l.stderr.Len() > 0 {
-		w.logs = append(w.logs, fmt.Sprintf("round %d:\n%s", w.rounds, l.stderr.String()))
-	}
+	fmt.Fprintf(&w.said, "round %d:\n%s", w.rounds, l.stderr.String())
 	if code := l.cmd.ProcessState.ExitCode(); code > 0 {
 		w.t.Fatalf("seed %d, round %d: the child failed: %v\n%s", w.seed, w.rounds, dead, l.stderr.String())
 	}
@@ -163,7 +160,10 @@ func (w *world) open() *meter.Meter {
 	if w.forgets {
 		o.Fault = takesAll
 	}
-	m, err := meter.Open(o.config(w.seed + w.rounds))
+	cfg := o.config(w.seed + w.rounds)
+	fmt.Fprintf(&w.said, "parent after round %d:\n", w.rounds)
+	cfg.Logger = warnings(&w.said)
+	m, err := meter.Open(cfg)
 	require.NoError(w.t, err, "seed %d, round %d", w.seed, w.rounds)
 	return m
 }
@@ -217,7 +217,7 @@ func (w *world) settle() []violation {
 	}
 	found := w.oracle.judge(e)
 	if len(found) > 0 {
-		w.t.Logf("what the processes logged:\n%s", strings.Join(w.logs, ""))
+		w.t.Logf("what was warned of:\n%s", w.said.String())
 	}
 	return found
 }
