@@ -27,6 +27,33 @@ func balance(t *testing.T, l *Ledger, accepted int64, where ...any) {
 	require.Equal(t, accepted, sum, where...)
 }
 
+// TestGrowthIsNoCut looks for a cut while a segment's file grows under its map: one that
+// is seen where none is would have counting go on in memory, which a kill takes.
+func TestGrowthIsNoCut(t *testing.T) {
+	t.Parallel()
+	const step, most = 64, 1 << 20 // blocks
+	for range 3 {
+		seg := open(t, "mapped", quickDir(t)).active.Load()
+		grown := make(chan error, 1)
+		go func() {
+			var err error
+			for n := 0; n < most && err == nil; n += step {
+				_, _, err = seg.allocate(step)
+			}
+			grown <- err
+		}()
+		for growing := true; growing; {
+			select {
+			case err := <-grown:
+				require.NoError(t, err)
+				growing = false
+			default:
+				require.False(t, seg.cut())
+			}
+		}
+	}
+}
+
 // TestTruncationUnderTheMap cuts the active segment's file short while several
 // goroutines count in it.
 func TestTruncationUnderTheMap(t *testing.T) {

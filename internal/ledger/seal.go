@@ -150,8 +150,10 @@ func (seg *segment) cut() bool {
 	if seg.file == nil {
 		return false
 	}
+	// Before the size: the file grows before blocks of it are taken, also meanwhile.
+	taken := headSize + int64(seg.next.Load())*blockSize
 	info, err := seg.file.Stat()
-	return err == nil && info.Size() < headSize+int64(seg.next.Load())*blockSize
+	return err == nil && info.Size() < taken
 }
 
 // mend brings the words back that lie behind a cut in its last page: they read as
