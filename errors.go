@@ -22,8 +22,9 @@ var (
 	ErrFormat = ledger.ErrFormat
 	// ErrFull: no room on disk, and Config.RefuseWhenFull.
 	ErrFull = ledger.ErrFull
-	// ErrUnsynced: counted, but not yet safe from power loss. Don't repeat, unless it is
-	// an event: that is counted once.
+	// ErrUnsynced: counted, but not yet safe from power loss, nor from a kill while Health
+	// says that counting goes on in memory. Don't repeat, unless it is an event: that is
+	// counted once.
 	ErrUnsynced = ledger.ErrUnsynced
 	// ErrName: a feature, subject, dimension or event ID is empty, too long or has
 	// characters that don't belong.
