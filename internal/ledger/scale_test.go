@@ -81,17 +81,38 @@ func TestTenThousandSegments(t *testing.T) {
 	require.NoError(t, l.Close(context.Background()))
 }
 
-func BenchmarkOpen(b *testing.B) {
-	for _, n := range []int{100, 1000, 10_000} {
+// BenchmarkPending says what pending segments, of three records each, cost: to open
+// the directory, for each segment, and to count and ask meanwhile.
+func BenchmarkPending(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 10_000} {
 		b.Run(fmt.Sprintf("segments=%d", n), func(b *testing.B) {
 			dir := manySegments(b, n)
-			for b.Loop() {
-				l, err := Open(testConfig(dir))
-				require.NoError(b, err)
-				b.StopTimer()
-				require.NoError(b, l.Close(context.Background()))
-				b.StartTimer()
-			}
+			b.Run("Open", func(b *testing.B) {
+				for b.Loop() {
+					l, err := Open(testConfig(dir))
+					require.NoError(b, err)
+					b.StopTimer()
+					require.NoError(b, l.Close(context.Background()))
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/segment")
+			})
+			l, err := Open(testConfig(dir))
+			require.NoError(b, err)
+			defer func() { require.NoError(b, l.Close(context.Background())) }()
+			f := feature(b, l, "calls", sink.Sum)
+			b.Run("Add", func(b *testing.B) {
+				for b.Loop() {
+					_ = f.Add("a", 1)
+				}
+			})
+			b.Run("OpenRecords", func(b *testing.B) {
+				for b.Loop() {
+					records, _ := l.OpenRecords(0)
+					require.Positive(b, records)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/segment")
+			})
 		})
 	}
 }

@@ -1,0 +1,10 @@
+// Bare is a web server that counts nothing.
+package main
+
+import (
+	"net/http"
+)
+
+func main() {
+	_ = http.ListenAndServe("localhost:0", nil)
+}
