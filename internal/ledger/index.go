@@ -24,22 +24,26 @@ type indexShard struct {
 	_     [64]byte // shards side by side would share cache lines
 }
 
-// indexTable is an open-addressing table in groups of eight. A byte of each hash
-// stands in its group's tags, so that hardly any series is touched but the one that
-// is looked for.
+// indexTable is an open-addressing table of groups.
 type indexTable struct {
-	mask   uint64          // of a group's number
-	tags   []atomic.Uint64 // of a group: a byte for each of its series, 0 where there is none
-	series []atomic.Pointer[Series]
+	mask   uint64 // of a group's number
+	groups []indexGroup
+}
+
+// indexGroup is one cache line: seven series, and a byte of each one's hash, so that
+// hardly any series is touched but the one that is looked for.
+type indexGroup struct {
+	tags   atomic.Uint64 // a byte for each series, from the lowest on, 0 where there is none; the highest byte is 0
+	series [groupSize]atomic.Pointer[Series]
 }
 
 const (
-	groupSize = 8
-	lowBits   = 0x0101010101010101
-	highBits  = 0x8080808080808080
+	groupSize = 7
+	lowBits   = 0x0001010101010101 // of each tag
+	highBits  = 0x0080808080808080
 )
 
-// zeros marks, by its highest bit, the first byte that is 0, and maybe some behind it.
+// zeros marks, by its highest bit, the first tag that is 0, and maybe some behind it.
 func zeros(x uint64) uint64 { return (x - lowBits) &^ x & highBits }
 
 func tagOf(hash uint64) uint64 { return max(hash>>48&0xff, 1) }
@@ -58,10 +62,11 @@ func (x *index) find(name string) *Series {
 		return nil
 	}
 	tag := tagOf(hash) * lowBits
-	for group := hash & t.mask; ; group = (group + 1) & t.mask {
-		tags := t.tags[group].Load()
+	for at := hash; ; at++ {
+		group := &t.groups[at&t.mask]
+		tags := group.tags.Load()
 		for same := zeros(tags ^ tag); same != 0; same &= same - 1 {
-			s := t.series[group*groupSize+uint64(bits.TrailingZeros64(same)/8)].Load()
+			s := group.series[bits.TrailingZeros64(same)/8].Load()
 			if s != nil && s.name() == name {
 				return s
 			}
@@ -93,7 +98,7 @@ func (x *index) insert(s *Series) {
 	hash := x.hash(s.name())
 	sh := x.shard(hash)
 	t := sh.table.Load()
-	if t == nil || (sh.n+1)*8 > len(t.series)*7 {
+	if t == nil || (sh.n+1)*8 > len(t.groups)*groupSize*7 {
 		t = x.rebuild(sh, func(*Series) bool { return true })
 	}
 	t.put(hash, s)
@@ -115,8 +120,7 @@ func (x *index) rebuild(sh *indexShard, keep func(*Series) bool) *indexTable {
 	}
 	t := &indexTable{
 		mask:   uint64(groups - 1),
-		tags:   make([]atomic.Uint64, groups),
-		series: make([]atomic.Pointer[Series], groups*groupSize),
+		groups: make([]indexGroup, groups),
 	}
 	for _, s := range kept {
 		t.put(x.hash(s.name()), s)
@@ -127,12 +131,13 @@ func (x *index) rebuild(sh *indexShard, keep func(*Series) bool) *indexTable {
 }
 
 func (t *indexTable) put(hash uint64, s *Series) {
-	for group := hash & t.mask; ; group = (group + 1) & t.mask {
-		tags := t.tags[group].Load()
+	for at := hash; ; at++ {
+		group := &t.groups[at&t.mask]
+		tags := group.tags.Load()
 		if free := zeros(tags); free != 0 {
 			at := bits.TrailingZeros64(free) / 8
-			t.series[group*groupSize+uint64(at)].Store(s) // before its tag: who sees that finds it
-			t.tags[group].Store(tags | tagOf(hash)<<(at*8))
+			group.series[at].Store(s) // before its tag: who sees that finds it
+			group.tags.Store(tags | tagOf(hash)<<(at*8))
 			return
 		}
 	}
@@ -143,9 +148,11 @@ func (sh *indexShard) each(visit func(*Series)) {
 	if t == nil {
 		return
 	}
-	for i := range t.series {
-		if s := t.series[i].Load(); s != nil {
-			visit(s)
+	for i := range t.groups {
+		for at := range t.groups[i].series {
+			if s := t.groups[i].series[at].Load(); s != nil {
+				visit(s)
+			}
 		}
 	}
 }
