@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,13 +23,16 @@ import (
 
 	"github.com/inprocess/meter"
 	"github.com/inprocess/meter/license"
+	"github.com/inprocess/meter/sink"
 	"github.com/inprocess/meter/sink/filesink"
+	"github.com/inprocess/meter/sink/httpsink"
 )
 
 // order tells a child what to do.
 type order struct {
 	Root      string // has the sink's file, and the ledger
 	Ledger    string // has the ledger instead, on a disk whose power may be cut
+	URL       string // of a biller that takes records over HTTP, instead of the sink's file
 	Seed      uint64
 	Level     int64 // levels of a Last begin above it, so that they only rise
 	Subject   uint32
@@ -40,6 +45,7 @@ type order struct {
 	Queue     bool // consume messages, in [From, To)
 	From, To  int
 	Quota     *license.Quota // make calls until it is used up
+	Faulty    bool           // the disk may fail: count nothing in memory, and take a failure for an end
 	Premature bool           // acknowledge before counting: a lie that the oracle must find
 }
 
@@ -49,6 +55,11 @@ const orderEnv = "METER_KILL_CHILD"
 func TestMain(m *testing.M) {
 	text, isChild := os.LookupEnv(orderEnv)
 	if !isChild {
+		// These tests wait for seconds to end, most of the time.
+		flag.Parse()
+		if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+			_ = f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
+		}
 		os.Exit(m.Run())
 	}
 	var o order
@@ -70,17 +81,31 @@ func TestMain(m *testing.M) {
 
 // config is the same for children and parent: they share the directory.
 func (o order) config(life uint64) meter.Config {
-	file := filesink.New(filesink.Config{Path: filepath.Join(o.Root, "usage.jsonl"), MaxSize: 8 << 10, LockWait: 10 * time.Second})
+	var biller sink.Sink
+	if o.URL == "" {
+		biller = o.file(life)
+	} else {
+		biller = httpsink.New(httpsink.Config{URL: o.URL, Secret: billerSecret, DedupeWindow: sink.Forever})
+	}
 	return meter.Config{
-		Dir:      cmp.Or(o.Ledger, filepath.Join(o.Root, "ledger")),
-		Sinks:    []meter.Route{{Name: "file", Sink: newWitness(file, o.Root, o.Fault, o.Seed+life)}},
-		Identify: bySubject,
-		Logger:   warnings(os.Stderr),
-		Retain:   o.Retain,
-		Sync:     o.Sync,
-		Window:   time.Second,
+		Dir:            cmp.Or(o.Ledger, filepath.Join(o.Root, "ledger")),
+		Sinks:          []meter.Route{{Name: "file", Sink: biller}},
+		Identify:       bySubject,
+		Logger:         warnings(os.Stderr),
+		RefuseWhenFull: o.Faulty,
+		Retain:         o.Retain,
+		Sync:           o.Sync,
+		Window:         time.Second,
 	}
 }
+
+// file is where usage is billed, and its witness.
+func (o order) file(life uint64) *witness {
+	file := filesink.New(filesink.Config{Path: filepath.Join(o.Root, "usage.jsonl"), MaxSize: 8 << 10, LockWait: 10 * time.Second})
+	return newWitness(file, o.Root, o.Fault, o.Seed+life)
+}
+
+const billerSecret = "shared by child and parent"
 
 func warnings(to io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -108,6 +133,10 @@ func (c *child) run() error {
 	c.pipe.send(note{kind: started})
 	for life := uint64(0); ; life++ {
 		m, err := meter.Open(c.order.config(life))
+		if err != nil && c.order.Faulty {
+			fmt.Fprintln(os.Stderr, err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -193,6 +222,9 @@ func (c *child) script(m *meter.Meter) error {
 	var left *meter.ShutdownError
 	if errors.As(err, &left) && left.Durable {
 		err = nil
+	}
+	if c.order.Faulty && left != nil && left.Pending == 0 {
+		err = nil // it cost no count
 	}
 	c.pipe.send(note{kind: ended})
 	return err

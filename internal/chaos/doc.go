@@ -11,7 +11,11 @@
 //   - per feature and subject, what is billed is what was acknowledged plus some
 //     of the counts that were under way at a kill, never less and never more;
 //   - every record stands in the file once, with the body of every attempt;
-//   - the books and the running totals agree with the file, and nothing is open.
+//   - the books and the running totals agree with the file, and nothing is open;
+//   - on a good disk, no process ever counts in memory, and no file is ever damaged.
+//
+// The sink is a file that the children write, or a server within the parent that outlives
+// them. Some are suspended for some windows before they are killed.
 //
 // A queue's consumers and callers with a quota are killed likewise: each message is
 // billed once, and as many calls are let through, over all lives, as there is quota.
@@ -28,10 +32,10 @@
 // child is the machine's choice.
 //
 // Where strace is installed, a short child is also killed right before every
-// single system call that changes a file. Going through all of them, and not a
-// sample:
+// single system call that changes a file, and each of them is made to fail. Going through
+// all of them, and not a sample:
 //
-//	METER_KILL_SYSCALLS=all go test -run TestKillAtSystemCalls -timeout 30m -v ./internal/chaos
+//	METER_KILL_SYSCALLS=all go test -run 'SystemCalls$' -timeout 30m -v ./internal/chaos
 //
 // Where a filesystem can be mounted, its power is cut, too: the child is stopped, what
 // the filesystem has not written is dropped, and the next child finds what is left. Two

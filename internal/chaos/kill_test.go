@@ -2,12 +2,18 @@ package chaos
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inprocess/meter/sink/httpsink"
 )
 
 func number(t *testing.T, env string, otherwise uint64) uint64 {
@@ -48,6 +54,26 @@ func TestKillWithOutages(t *testing.T) {
 func TestKillWithoutDedupe(t *testing.T) {
 	t.Parallel()
 	killRounds(t, max(4, rounds(t, 60)/4), forgets)
+}
+
+// TestKillBeforeAServer is TestKillWithOutages with a biller that outlives the processes:
+// a server within this one, whose answers to a process that was killed nobody reads.
+func TestKillBeforeAServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, seed(t))
+	w.store = order{Root: w.root, Seed: w.seed}.file(0)
+	h, err := httpsink.NewHandler(httpsink.HandlerConfig{Secrets: []string{billerSecret}, Store: w.store, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	var taken atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		taken.Add(1)
+		h.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	w.killRounds(max(4, rounds(t, 60)/4), none)
+	require.Positive(t, taken.Load())
+	w.log()
 }
 
 // killRounds spreads n kills over some directories. Windows begin on seconds of

@@ -110,6 +110,9 @@ func TestOracleRules(t *testing.T) {
 		"a file that nobody could read": {
 			func(*oracle) {}, evidence{damaged: []string{"a.segment"}}, "damage",
 		},
+		"counts that a kill would have taken": {
+			func(*oracle) {}, evidence{heap: true}, "memory",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

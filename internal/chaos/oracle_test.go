@@ -77,7 +77,7 @@ func (o *oracle) hear(n note) {
 			o.recent = append(o.recent, heard{n, never})
 		case o.power:
 			o.perhaps(n)
-		default: // a kill doesn't take it
+		default: // a kill doesn't take it, unless it is in memory, which is a violation by itself
 			o.count(n)
 		}
 	}
@@ -148,6 +148,7 @@ type evidence struct {
 	months   map[seriesKey]int64 // Total of every subject of a Sum; nil: a month has ended meanwhile
 	health   error
 	damaged  []string // files that some recovery has set aside, also one whose process died since
+	heap     bool     // a process counted in memory for a while, though its disk was fine: a kill takes such counts
 }
 
 // judge compares, and begins anew: the files may be deleted afterwards.
@@ -200,6 +201,9 @@ func (o *oracle) judge(e evidence) (found []violation) {
 	}
 	if len(e.damaged) > 0 {
 		report("damage", "a recovery could not read %v", e.damaged)
+	}
+	if e.heap {
+		report("memory", "a process on a good disk counted in memory, where a kill takes counts")
 	}
 	clear(o.tallies)
 	return found

@@ -88,7 +88,7 @@ func (o order) consume() error {
 // billed exactly once.
 func TestKillConsumers(t *testing.T) {
 	t.Parallel()
-	messages := 4000
+	messages := 2000
 	if testing.Short() {
 		messages = 1000
 	}

@@ -3,10 +3,12 @@
 package chaos
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -65,6 +67,50 @@ func TestKillAtSystemCalls(t *testing.T) {
 	}
 }
 
+// TestFailingSystemCalls has the first, second, … call of each kind fail in a short
+// life that ends in peace, if it can begin. What it acknowledged is billed once. mmap is
+// not among them, for the program itself would not start.
+func TestFailingSystemCalls(t *testing.T) {
+	t.Parallel()
+	strace := traceable(t)
+	every := os.Getenv("METER_KILL_SYSCALLS") == "all"
+	budget := 1500 * time.Millisecond
+	if testing.Short() {
+		budget = time.Second
+	}
+	first := seed(t)
+	for i, call := range []string{"openat", "pwrite64", "fallocate", "ftruncate", "fdatasync", "fsync", "renameat", "unlinkat", "utimensat", "flock"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, first+uint64(i))
+			w.faulty = true
+			end := time.Now().Add(budget)
+			when, failed := 1, 0
+			for n := uint64(0); every || n == 0 || time.Now().Before(end); n++ {
+				rng := rand.New(rand.NewPCG(w.seed, n))
+				o := w.script(rng, n%2 == 0)
+				o.Faulty = true
+				fault := []string{"EIO", "ENOSPC"}[rng.IntN(2)]
+				if !w.failAt(strace, call, fault, when, o) {
+					if every {
+						break
+					}
+					when = 0
+				} else {
+					failed++
+				}
+				require.Empty(t, w.settle(), "seed %d: %s at %s number %d", w.seed, fault, call, when)
+				if when++; !every {
+					when += rng.IntN(2)
+				}
+			}
+			require.Positive(t, failed)
+			t.Logf("%d calls of %s failed", failed, call)
+			w.log()
+		})
+	}
+}
+
 // script orders a short life. One that is thorough makes all the calls there are.
 func (w *world) script(rng *rand.Rand, thorough bool) order {
 	o := w.order(rng)
@@ -98,4 +144,18 @@ func (w *world) killAt(strace, call string, when int, o order) (killed bool) {
 	// Few threads, so that what is counted per thread is nearly what is counted in all.
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
 	return w.bury(w.start(cmd))
+}
+
+// failAt runs a child one of whose threads' when-th call of a kind fails. It returns
+// false if none did.
+func (w *world) failAt(strace, call, fault string, when int, o order) (failed bool) {
+	w.t.Helper()
+	trace := filepath.Join(w.root, "trace")
+	cmd := command(o, strace, "-f", "-qq", "-o", trace, "-e", "trace="+call,
+		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", call, fault, when))
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
+	w.bury(w.start(cmd))
+	text, err := os.ReadFile(trace)
+	require.NoError(w.t, err)
+	return bytes.Contains(text, []byte("(INJECTED)"))
 }

@@ -45,6 +45,13 @@ func newWitness(file *filesink.Sink, root string, f fault, seed uint64) *witness
 	return &witness{Sink: file, path: filepath.Join(root, "attempts.jsonl"), fault: f, rng: rand.New(rand.NewPCG(seed, 1))}
 }
 
+// behave changes what it does from now on.
+func (w *witness) behave(f fault) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fault = f
+}
+
 var errOutage = errors.New("an outage")
 
 func (w *witness) Deliver(ctx context.Context, records []sink.Record) error {

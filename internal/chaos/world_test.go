@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ type world struct {
 	ledger string // elsewhere, if not empty
 	// forgets says that the biller knows no ID again, so that doubt is an operator's.
 	forgets bool
+	faulty  bool     // its disk is not fine
+	url     string   // of the biller, if that is a server in this process …
+	store   *witness // … which keeps there what it is sent
 	seed    uint64
 	rounds  uint64
 	kills   int
@@ -51,7 +55,7 @@ func (w *world) order(rng *rand.Rand) order {
 	w.rounds++
 	syncs := []time.Duration{meter.SyncAlways, 100 * time.Millisecond, meter.SyncNever}
 	return order{
-		Root: w.root, Ledger: w.ledger, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
+		Root: w.root, Ledger: w.ledger, URL: w.url, Seed: rng.Uint64(), Sync: syncs[rng.IntN(len(syncs))], Restarts: rng.IntN(3) == 0, Retain: time.Duration(rng.IntN(2)) * time.Minute,
 		Level: int64(w.rounds) << 32, Subject: uint32(w.rounds) << 16,
 	}
 }
@@ -97,6 +101,9 @@ func command(o order, before ...string) *exec.Cmd {
 // start starts a child whose notes go to the oracle.
 func (w *world) start(cmd *exec.Cmd) *life {
 	w.t.Helper()
+	if w.store != nil {
+		w.store.behave(outages)
+	}
 	runtime.LockOSThread() // the child is tied to the thread that starts it
 	l := &life{cmd: cmd, done: make(chan error, 1), said: map[noteKind]*signal{started: newSignal(), ready: newSignal(), ended: newSignal()}}
 	r, in, err := os.Pipe()
@@ -156,7 +163,10 @@ func (w *world) kill(o order, at moment) {
 // open opens the directory in this process.
 func (w *world) open() *meter.Meter {
 	w.t.Helper()
-	o := order{Root: w.root, Ledger: w.ledger, Sync: meter.SyncNever}
+	if w.store != nil {
+		w.store.behave(none)
+	}
+	o := order{Root: w.root, Ledger: w.ledger, URL: w.url, Sync: meter.SyncNever}
 	if w.forgets {
 		o.Fault = takesAll
 	}
@@ -178,6 +188,9 @@ func (w *world) visit() {
 	require.NoError(w.t, m.Shutdown(ctx))
 }
 
+// inMemory is what a process warns of whose counts a kill would take.
+var inMemory = regexp.MustCompile("counting (goes on in memory|in memory only)")
+
 // settle delivers everything that is open and returns what is wrong with it.
 func (w *world) settle() []violation {
 	w.t.Helper()
@@ -194,6 +207,7 @@ func (w *world) settle() []violation {
 		require.True(w.t, open > 0 || flushed == nil, "seed %d: %v", w.seed, flushed)
 	}
 	e := evidence{books: m.Books(), health: m.Health()}
+	e.heap = !w.faulty && inMemory.Match(w.said.Bytes())
 	names, err := filepath.Glob(filepath.Join(w.root, "usage.jsonl*"))
 	require.NoError(w.t, err)
 	for _, name := range names {
@@ -203,6 +217,12 @@ func (w *world) settle() []violation {
 	}
 	e.damaged, err = filepath.Glob(filepath.Join(cmp.Or(w.ledger, filepath.Join(w.root, "ledger")), "damaged", "*"))
 	require.NoError(w.t, err)
+	if w.faulty { // what a failed write spoiled was kept, and written anew
+		for _, name := range e.damaged {
+			require.NoError(w.t, os.Remove(name))
+		}
+		e.damaged, e.health = nil, m.Health()
+	}
 	e.attempts, _, err = readLines(filepath.Join(w.root, "attempts.jsonl"))
 	require.NoError(w.t, err)
 	if now := time.Now().UTC(); now.Month() == w.began.UTC().Add(-mostLate).Month() {
