@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"time"
 )
 
@@ -41,7 +40,7 @@ func importTables() []table {
 
 func build(dir, program string) []float64 {
 	cache, binary := filepath.Join(dir, "cache"), filepath.Join(dir, "program")
-	must(os.CopyFS(cache, os.DirFS(standardBuilt())))
+	must(os.CopyFS(cache, os.DirFS(standardBuilt(filepath.Dir(dir)))))
 	began := time.Now()
 	goBuild(cache, binary, program)
 	took := float64(time.Since(began))
@@ -51,11 +50,13 @@ func build(dir, program string) []float64 {
 }
 
 // standardBuilt is a build cache with what a web server takes of the standard library.
-var standardBuilt = sync.OnceValue(func() string {
-	cache := got(os.MkdirTemp("", "bench-build"))
-	goBuild(cache, filepath.Join(cache, "bare"), "bare")
+func standardBuilt(dir string) (cache string) {
+	cache = filepath.Join(dir, "standard")
+	if _, err := os.Stat(cache); err != nil {
+		goBuild(cache, filepath.Join(dir, "bare"), "bare")
+	}
 	return cache
-})
+}
 
 func goBuild(cache, binary, program string) {
 	c := exec.Command("go", "build", "-o", binary, "github.com/inprocess/meter/bench/imports/"+program)
