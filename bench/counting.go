@@ -26,6 +26,9 @@ func (s *stage) meter(cfg meter.Config) *meter.Meter {
 	if cfg.Dir == "" {
 		cfg.Dir = s.dir
 	}
+	if cfg.Window == 0 { // the first use in a window has a table of its own
+		cfg.Window = meter.OnFlush
+	}
 	m := got(meter.Open(cfg))
 	s.defers(func() { must(m.Shutdown(context.Background())) })
 	return m
@@ -94,7 +97,31 @@ func countingTables() (all []table) {
 			by("count by handle", "one use, by a handle kept for the customer; columns are customers", byHandle),
 			by("count by name", "one use by the customer whose name came with the request; columns are customers", byName))
 	}
-	return all
+	return append(all, firstTable())
+}
+
+// firstTable counts each customer once in a window: its series gets a place there.
+func firstTable() table {
+	t := table{name: "first use in a window", what: "one use by a customer who has not called since the window began; columns are customers", unit: "ns"}
+	for _, n := range []int{1000, 10_000, 100_000, 1_000_000} {
+		h := heat{columns: []string{count(n)}, series: n}
+		for _, way := range []struct{ name, dir string }{{"meter: Feature.Add", ""}, {"meter: in memory", meter.InMemory}} {
+			h.contenders = append(h.contenders, contender{way.name, ours, func(s *stage) turn {
+				m := s.meter(meter.Config{Dir: way.dir, MaxDisk: 16 << 30})
+				f, names, ctx := m.Feature(feature), customers(n), context.Background()
+				return func() []float64 {
+					must(m.Flush(ctx))
+					return []float64{timed(func() {
+						for _, name := range names {
+							must(f.Add(ctx, name, 1))
+						}
+					}) / float64(n)}
+				}
+			}})
+		}
+		t.heats = append(t.heats, h)
+	}
+	return t
 }
 
 func plural(n int, of string) string {

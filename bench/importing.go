@@ -9,10 +9,13 @@ import (
 	"time"
 )
 
+// imports has the programs, by package.
+const imports = "github.com/inprocess/meter/bench/imports/"
+
 // importTables build programs that differ in what they import.
 func importTables() []table {
-	if _, err := exec.LookPath("go"); err != nil {
-		log.Printf("what an import adds is left out: %v", err)
+	if err := exec.Command("go", "list", imports+"bare").Run(); err != nil {
+		log.Printf("what an import adds is left out: there is no Go, or the repository is not here (go list: %v)", err)
 		return nil
 	}
 	const bare = "limit: net/http alone"
@@ -34,7 +37,7 @@ func importTables() []table {
 	}
 	return []table{{
 		name: "import", what: "what an import adds to a program with net/http, compiled with nothing in the build cache but that", base: bare,
-		rounds: 3, heats: []heat{h},
+		rounds: 2, heats: []heat{h},
 	}}
 }
 
@@ -59,7 +62,7 @@ func standardBuilt(dir string) (cache string) {
 }
 
 func goBuild(cache, binary, program string) {
-	c := exec.Command("go", "build", "-o", binary, "github.com/inprocess/meter/bench/imports/"+program)
+	c := exec.Command("go", "build", "-o", binary, imports+program)
 	c.Env = append(os.Environ(), "GOCACHE="+cache)
 	if out, err := c.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("go build: %v\n%s", err, out))

@@ -44,7 +44,7 @@ func main() {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	fmt.Printf("%s/%s, %s, %d processors; median of %d rounds\n", runtime.GOOS, runtime.GOARCH, runtime.Version(), runtime.GOMAXPROCS(0), *rounds)
+	fmt.Fprintf(os.Stdout, "%s/%s, %s, %d processors; median of %d rounds\n", runtime.GOOS, runtime.GOARCH, runtime.Version(), runtime.GOMAXPROCS(0), *rounds)
 	r := &runner{dir: dir, rounds: *rounds, slice: *slice, most: *most}
 	var seen []result
 	for _, t := range tables() {

@@ -235,9 +235,9 @@ func promPerCustomer(_ *stage, next http.Handler) http.Handler {
 }
 
 func httpRate(_ *stage, next http.Handler) http.Handler {
-	return httprate.Limit(endless, time.Minute, httprate.WithKeyFuncs(func(r *http.Request) (string, error) {
+	return httprate.LimitBy(endless, time.Minute, func(r *http.Request) (string, error) {
 		return r.Header.Get(keyHeader), nil
-	}))(next)
+	})(next)
 }
 
 // writer has the optional interfaces of net/http's own, and does nothing.

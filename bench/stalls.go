@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,7 @@ import (
 // what the unluckiest request feels.
 func stallTables() []table {
 	t := table{
-		name: "stalls",
+		name: "stalls", rounds: 5,
 		what: "one use among those of a goroutine, the clock read included, while all that was counted is sealed every second, and synced every 10 ms",
 		unit: "ns",
 	}
@@ -46,15 +47,17 @@ func stallTables() []table {
 				op := frozenMap(s, customers(n))
 				return func() []float64 { return stalls(tr, 10*s.slice, op, func() { time.Sleep(time.Second) }) }
 			}},
-			// It has as much to do beside it as a meter that seals, and shares nothing with it.
-			{"limit: the same beside a busy goroutine", limit, func(s *stage) turn {
+			// It has something to do beside it, and shares nothing with that.
+			{"limit: the same beside busy goroutines", limit, func(s *stage) turn {
 				op := frozenMap(s, customers(n))
-				var busy atomic.Int64
 				return func() []float64 {
 					return stalls(tr, 10*s.slice, op, func() {
-						for until := time.Now().Add(time.Millisecond); time.Now().Before(until); {
-							busy.Add(1)
+						var busy sync.WaitGroup
+						for range runtime.GOMAXPROCS(0) {
+							busy.Go(func() { spin(500 * time.Millisecond) })
 						}
+						busy.Wait()
+						time.Sleep(500 * time.Millisecond)
 					})
 				}
 			}},
@@ -90,4 +93,10 @@ func stalls(tr traffic, slice time.Duration, op func(i uint32), beside func()) [
 	slices.Sort(took)
 	quantile := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))]) }
 	return []float64{quantile(0.99), quantile(0.999), quantile(1)}
+}
+
+// spin keeps a processor busy.
+func spin(d time.Duration) {
+	for began := time.Now(); time.Since(began) < d; {
+	}
 }

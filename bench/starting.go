@@ -78,6 +78,6 @@ func kill(dir string, n int) {
 // beKilled is what the child does.
 func beKilled(dir, n string) {
 	countIn(dir, got(strconv.Atoi(n)))
-	fmt.Println("counted")
+	fmt.Fprintln(os.Stdout, "counted")
 	select {}
 }

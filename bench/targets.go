@@ -36,6 +36,7 @@ var targets = []target{
 	{"kill-safe count", "a use", "meter: synced every 10 ms", "meter: in memory", 1 / 0.9},
 	{"kill-safe count", "a use", "meter: synced every 10 ms", "peer: pebble, never synced", 1. / 50},
 	{"stalls", "100k max", "meter: Feature.Add", "limit: frozen map, atomic add", 2},
+	{"stalls", "100k max", "meter: Feature.Add", "limit: the same beside busy goroutines", 2},
 	{"memory", "1M", "meter: heap", "peer: prometheus WithLabelValues", 0.2},
 	{"memory", "1M", "meter: heap", "peer: otel WithAttributes", 1. / 15},
 	{"bill by Stripe", "requests", "meter: stripesink", "peer: meterevent.New for each use", 1. / 1000},

@@ -97,7 +97,10 @@ func (s *stage) counting(t traffic, goroutines int, op func(i uint32)) turn {
 	for i := range t.n { // what is new is not what is compared
 		op(uint32(i))
 	}
-	return func() []float64 { return []float64{each(t, goroutines, s.slice, op)} }
+	// Among many, each one's turn comes seldom: a short turn would show the first use
+	// after a while of rest, when the system has written pages back, and not the others.
+	slice := s.slice * time.Duration(max(1, t.n/100_000))
+	return func() []float64 { return []float64{each(t, goroutines, slice, op)} }
 }
 
 func timed(work func()) (nanoseconds float64) {
