@@ -27,6 +27,8 @@ type world struct {
 	records []*modelRecord
 	byID    map[string]*modelRecord
 	flights []*flight
+	routes  int // so many of modelRoutes are there; a route that comes later is owed nothing from before
+	counted int // so many were there when what is active was counted
 }
 
 type modelKey struct {
@@ -69,13 +71,14 @@ func (w *world) open() {
 		c.Routes = []Route{
 			{Name: "main", DedupeWindow: sink.Forever, Timeout: time.Second},
 			{Name: "other", DedupeWindow: modelWindow, Timeout: time.Second, Match: func(r sink.Record) bool { return r.Subject != "s0" }},
-		}
+		}[:w.routes]
 	})
 	var err error
 	w.l, err = openMode(cfg, w.mode)
 	require.NoError(w.t, err)
 	synctest.Wait() // what Open tidies is tidy
 	w.seal()
+	w.counted = w.routes
 	for _, r := range w.records {
 		for i := range r.state {
 			if r.state[i] == attempted {
@@ -91,7 +94,7 @@ func (w *world) open() {
 func (w *world) seal() {
 	for k, q := range w.active {
 		r := &modelRecord{modelKey: k, start: w.began, quantity: q, state: [2]state{pending, pending}}
-		if k.subject == "s0" {
+		if k.subject == "s0" || w.counted < 2 {
 			r.state[1] = unowed
 		}
 		w.records = append(w.records, r)
