@@ -199,6 +199,7 @@ func damageCase(t *testing.T, base *baseFiles, whole *observed, name string, dat
 	require.True(t, slices.ContainsFunc(o.kept, func(kept []byte) bool { return bytes.Equal(kept, data) }), "%s: the damaged file was not kept as it was", what)
 }
 
+// TestDamage spoils each file here and there, and with METER_DAMAGE=all everywhere.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	base := newBase(t)
@@ -219,9 +220,9 @@ func TestDamage(t *testing.T) {
 			if isSegment {
 				slot = 1
 			}
-			stride := 3
-			if testing.Short() || racing { // one goroutine reads a file: nothing to race with
-				stride = 11
+			stride := 11
+			if thorough() {
+				stride = 1
 			}
 			for at := 0; at < used; at += stride {
 				if at < headSize && used > headSize {
@@ -367,3 +368,6 @@ func TestBlankFiles(t *testing.T) {
 		require.NoFileExists(t, filepath.Join(dir, name))
 	}
 }
+
+// thorough says that damage is looked for everywhere, and not here and there.
+func thorough() bool { return os.Getenv("METER_DAMAGE") == "all" }

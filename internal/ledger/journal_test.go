@@ -116,9 +116,9 @@ func TestTornJournal(t *testing.T) {
 			full, name = data, filepath.Base(path)
 		}
 	}
-	step := 997
-	if testing.Short() || racing { // one goroutine reads a file: nothing to race with
-		step = 9973
+	step := 4999
+	if thorough() {
+		step = 97
 	}
 	for cut := journalPreamble; cut < len(full); cut += step {
 		dir := t.TempDir()

@@ -38,7 +38,7 @@ var proofs = []proof{
 	{"failures", "a failure of every system call that changes a file", "./internal/chaos", "TestFailingSystemCalls$", []string{"METER_KILL_SYSCALLS=all"}},
 	{"power", "200 power cuts on ext4 and XFS each, by each policy", "./internal/chaos", "TestPowerCut$", []string{"METER_POWER_ROUNDS=200"}},
 	{"steps", "a death between any two steps that change files", "./internal/ledger", "TestDeathBetweenAnyTwoSteps$", nil},
-	{"disk", "a failure of every step, damage to every bit, full disks", "./internal/ledger", "TestOneStepFails$|TestEveryBitOfASegment$|TestDamage$|TestFullDisk$|TestTruncationUnderTheMap$|TestDirectoryDeletedUnderTheProcess$", nil},
+	{"disk", "a failure of every step, damage to every bit, full disks", "./internal/ledger", "TestOneStepFails$|TestEveryBitOfASegment$|TestDamage$|TestFullDisk$|TestTruncationUnderTheMap$|TestDirectoryDeletedUnderTheProcess$|TestTornJournal$", []string{"METER_DAMAGE=all"}},
 	{"protocol", "models of counting and attempting, checked in full", "./internal/ledger/protocol", ".", nil},
 	{"model", "random operations against a model of them", "./internal/ledger", "TestRandomOperations$", nil},
 	{"network", "500 failing connections for each sink", "./internal/chaos/network", "TestBillsOnceOverABadNetwork$", []string{"METER_NETWORK_ROUNDS=500"}},
